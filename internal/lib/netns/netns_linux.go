@@ -1,0 +1,144 @@
+// Package netns makes, enters and removes network namespaces pinned as files.
+//
+// A socket stays in the namespace it was made in, so a process can listen in many namespaces at once:
+// Listen and Dial enter the namespace on a locked thread, make the socket and leave.
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Create makes a network namespace pinned at path with its loopback down. It is no error when path is one already.
+func Create(path string) error {
+	if Is(path) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o444)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	done := make(chan error, 1)
+	go func() {
+		// Never unlocked: the thread is in the new namespace and ends with the goroutine.
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("unshare network namespace: %w", err)
+			return
+		}
+		self := fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid())
+		if err := unix.Mount(self, path, "", unix.MS_BIND, ""); err != nil {
+			done <- fmt.Errorf("pin network namespace at %s: %w", path, err)
+			return
+		}
+		done <- nil
+	}()
+	if err := <-done; err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
+}
+
+// Is reports whether a namespace is pinned at path.
+func Is(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Type == unix.NSFS_MAGIC
+}
+
+// Delete unpins the namespace at path. The kernel ends it when no process and no socket is left in it.
+func Delete(path string) error {
+	for {
+		err := unix.Unmount(path, unix.MNT_DETACH)
+		if err == nil {
+			continue // stacked binds, should a crash have left any
+		}
+		if err != unix.EINVAL && err != unix.ENOENT {
+			return fmt.Errorf("unpin %s: %w", path, err)
+		}
+		break
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Do runs fn on a thread that is in the namespace at path. fn must not start goroutines that rely on it.
+func Do(path string, fn func() error) error {
+	target, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open network namespace: %w", err)
+	}
+	defer target.Close()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		home, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
+		if err != nil {
+			runtime.UnlockOSThread()
+			done <- err
+			return
+		}
+		defer home.Close()
+		if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); err != nil {
+			runtime.UnlockOSThread()
+			done <- fmt.Errorf("enter %s: %w", path, err)
+			return
+		}
+		result := fn()
+		// A thread that cannot go home stays locked and dies with this goroutine.
+		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
+		}
+		done <- result
+	}()
+	return <-done
+}
+
+// Listen is net.Listen in the namespace at path.
+func Listen(path, network, address string) (l net.Listener, err error) {
+	err = Do(path, func() error {
+		l, err = net.Listen(network, address)
+		return err
+	})
+	return l, err
+}
+
+// ListenPacket is net.ListenPacket in the namespace at path.
+func ListenPacket(path, network, address string) (c net.PacketConn, err error) {
+	err = Do(path, func() error {
+		c, err = net.ListenPacket(network, address)
+		return err
+	})
+	return c, err
+}
+
+// Dial connects from the namespace at path. address must hold an IP address: a name would be resolved
+// by Go's resolver, whose goroutines are elsewhere.
+func Dial(ctx context.Context, path, network, address string) (c net.Conn, err error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	if net.ParseIP(host) == nil {
+		return nil, fmt.Errorf("dial %s in a network namespace: the host must be an IP address", address)
+	}
+	err = Do(path, func() error {
+		// Without fast fallback and with a literal address the dialer makes its socket on this thread.
+		d := net.Dialer{FallbackDelay: -1}
+		c, err = d.DialContext(ctx, network, address)
+		return err
+	})
+	return c, err
+}
