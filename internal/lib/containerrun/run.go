@@ -1,0 +1,282 @@
+package containerrun
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/containerd/containerd/api/types/runc/options"
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/runtime/restart"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sync/errgroup"
+)
+
+// replaceGrace is how long a container that is replaced may take to end.
+const replaceGrace = 10 * time.Second
+
+// Ensure makes the container described by s run. It does nothing when it already does, starts it when
+// it has stopped, and replaces it when it was made from another description.
+func (c *Client) Ensure(ctx context.Context, s Spec) error {
+	ctx = c.namespaced(ctx)
+	unlock, err := c.lock(ctx, s.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := c.ensure(ctx, s); err != nil {
+		return fmt.Errorf("run container %s: %w", s.ID, err)
+	}
+	return nil
+}
+
+// EnsureAll is Ensure of all of them at once.
+func (c *Client) EnsureAll(ctx context.Context, all []Spec) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, s := range all {
+		g.Go(func() error { return c.Ensure(ctx, s) })
+	}
+	return g.Wait()
+}
+
+func (c *Client) ensure(ctx context.Context, s Spec) error {
+	spec, err := c.oci(s)
+	if err != nil {
+		return err
+	}
+	hash, err := c.hash(s, spec)
+	if err != nil {
+		return err
+	}
+	container, err := c.cd.LoadContainer(ctx, s.ID)
+	switch {
+	case errdefs.IsNotFound(err):
+		container = nil
+	case err != nil:
+		return err
+	default:
+		labels, err := container.Labels(ctx)
+		if err != nil {
+			return err
+		}
+		if labels[labelSpec] != hash {
+			if err := c.remove(ctx, s.ID, replaceGrace); err != nil {
+				return fmt.Errorf("replace: %w", err)
+			}
+			container = nil
+		}
+	}
+	if container == nil {
+		if container, err = c.create(ctx, s, spec, hash); err != nil {
+			return err
+		}
+	}
+	if err := c.start(ctx, container, s); err != nil {
+		return err
+	}
+	return c.keepRunning(ctx, container, s)
+}
+
+func (c *Client) create(ctx context.Context, s Spec, spec *specs.Spec, hash string) (containerd.Container, error) {
+	if s.Rootfs == "" {
+		if err := os.MkdirAll(c.emptyRootfs(s.ID), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	labels := map[string]string{labelSpec: hash}
+	for k, v := range s.Labels {
+		labels[k] = v
+	}
+	return c.cd.NewContainer(ctx, s.ID,
+		containerd.WithRuntime(c.opts.Shim, &options.Options{BinaryName: c.opts.Runc, Root: c.opts.RuncRoot}),
+		containerd.WithSpec(spec),
+		containerd.WithContainerLabels(labels),
+	)
+}
+
+// start starts the container's task unless it runs. The restart monitor may be at the same, in which
+// case one of the two is told that the task exists already.
+func (c *Client) start(ctx context.Context, container containerd.Container, s Spec) error {
+	if s.Log != "" {
+		if err := os.MkdirAll(filepath.Dir(s.Log), 0o700); err != nil {
+			return err
+		}
+	}
+	output := cio.NullIO
+	if s.Log != "" {
+		output = cio.LogURI(logURI(s.Log))
+	}
+	for {
+		task, err := container.Task(ctx, nil)
+		switch {
+		case errdefs.IsNotFound(err):
+		case err != nil:
+			return err
+		default:
+			status, err := task.Status(ctx)
+			if err != nil && !errdefs.IsNotFound(err) {
+				return err
+			}
+			if err == nil && status.Status == containerd.Running {
+				return nil
+			}
+			if _, err := task.Delete(ctx, containerd.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
+				return fmt.Errorf("delete its ended task: %w", err)
+			}
+		}
+		task, err = container.NewTask(ctx, output)
+		if errdefs.IsAlreadyExists(err) {
+			if err := pause(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := task.Start(ctx); err != nil {
+			_, deleteErr := task.Delete(context.WithoutCancel(ctx), containerd.WithProcessKill)
+			if errdefs.IsNotFound(deleteErr) {
+				deleteErr = nil
+			}
+			return errors.Join(err, deleteErr)
+		}
+		return nil
+	}
+}
+
+// pause lets the restart monitor finish what it is doing to the same container. containerd has no
+// event for "a create was given up", so there is nothing to watch.
+func pause(ctx context.Context) error {
+	select {
+	case <-time.After(20 * time.Millisecond):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// keepRunning hands the container to the restart monitor, or takes it away. This comes after the
+// start: a labelled container without a task would be started by the monitor and by us at once.
+func (c *Client) keepRunning(ctx context.Context, container containerd.Container, s Spec) error {
+	labels, err := container.Labels(ctx)
+	if err != nil {
+		return err
+	}
+	kept := labels[restart.StatusLabel] == string(containerd.Running)
+	switch {
+	case s.Restart && !kept:
+		add := map[string]string{restart.StatusLabel: string(containerd.Running), restart.PolicyLabel: "always"}
+		if s.Log != "" {
+			add[restart.LogURILabel] = logURI(s.Log).String()
+		}
+		_, err = container.SetLabels(ctx, add)
+	case !s.Restart && kept:
+		err = container.Update(ctx, containerd.UpdateContainerOpts(restart.WithNoRestarts))
+	}
+	return err
+}
+
+func logURI(path string) *url.URL { return &url.URL{Scheme: "file", Path: path} }
+
+// Remove ends the container called id, with SIGTERM first and SIGKILL after grace, and removes all it
+// left on the machine but its log. It is no error when there is none.
+func (c *Client) Remove(ctx context.Context, id string, grace time.Duration) error {
+	ctx = c.namespaced(ctx)
+	unlock, err := c.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := c.remove(ctx, id, grace); err != nil {
+		return fmt.Errorf("remove container %s: %w", id, err)
+	}
+	return nil
+}
+
+// RemoveAll is Remove of all of them at once.
+func (c *Client) RemoveAll(ctx context.Context, ids []string, grace time.Duration) error {
+	var g errgroup.Group // one that fails must not keep the others
+	for _, id := range ids {
+		g.Go(func() error { return c.Remove(ctx, id, grace) })
+	}
+	return g.Wait()
+}
+
+func (c *Client) remove(ctx context.Context, id string, grace time.Duration) error {
+	cgroup := filepath.Join(c.opts.Cgroup, id)
+	for {
+		container, err := c.cd.LoadContainer(ctx, id)
+		if errdefs.IsNotFound(err) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if spec, err := container.Spec(ctx); err == nil && spec.Linux != nil && spec.Linux.CgroupsPath != "" {
+			cgroup = spec.Linux.CgroupsPath
+		}
+		if err := container.Update(ctx, containerd.UpdateContainerOpts(restart.WithNoRestarts)); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("take it from the restart monitor: %w", err)
+		}
+		if err := stop(ctx, container, grace); err != nil {
+			return err
+		}
+		err = container.Delete(ctx)
+		if err == nil || errdefs.IsNotFound(err) {
+			break
+		}
+		// The restart monitor had the container on its list before the labels went, and has just
+		// started it once more.
+		if !errdefs.IsFailedPrecondition(err) {
+			return err
+		}
+		if err := pause(ctx); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(filepath.Join(c.opts.StateDir, id)); err != nil {
+		return err
+	}
+	return RemoveCgroup(cgroup)
+}
+
+func stop(ctx context.Context, container containerd.Container, grace time.Duration) error {
+	task, err := container.Task(ctx, nil)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if grace > 0 {
+		exited, err := task.Wait(ctx)
+		if err == nil {
+			err = task.Kill(ctx, syscall.SIGTERM)
+		}
+		if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
+			return fmt.Errorf("send SIGTERM: %w", err)
+		}
+		if err == nil {
+			timer := time.NewTimer(grace)
+			defer timer.Stop()
+			select {
+			case <-exited:
+			case <-timer.C:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	if _, err := task.Delete(ctx, containerd.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("kill: %w", err)
+	}
+	return nil
+}
