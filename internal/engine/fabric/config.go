@@ -1,0 +1,264 @@
+package fabric
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+)
+
+// Config is the whole of what the fabric is to be. The zero Config is the hub and `public` alone.
+type Config struct {
+	Leaves       []Leaf
+	Networks     []Network
+	Workstations []Workstation
+}
+
+// A Leaf is a namespace that provides services: linked to the hub only, it never forwards.
+type Leaf struct {
+	Name      string       // of the network namespace
+	Addresses []netip.Addr // service-side, in 240.0.0.0/4 outside 255.0.0.0/8
+}
+
+// A Workstation is a namespace linked to `public` only.
+type Workstation struct {
+	Name    string     // of the network namespace
+	Address netip.Addr // in 198.18.8.0/21
+}
+
+// A Network is a VNet. Its namespace is called "vnet-" and the ID.
+type Network struct {
+	ID        string
+	Prefixes  []netip.Prefix
+	Subnets   []Subnet
+	NICs      []NIC
+	Endpoints []Endpoint
+}
+
+// NetNS is the name of the network's namespace.
+func (n Network) NetNS() string { return "vnet-" + n.ID }
+
+// A Subnet of a VNet.
+type Subnet struct {
+	Name            string
+	Prefix          netip.Prefix
+	DefaultOutbound bool // guests reach `public`, translated
+	// Rules of the subnet's network security group, without Azure's six default rules, which the fabric
+	// appends. nil means there is no group: everything passes. Empty means a group with the default rules alone.
+	Rules []Rule
+}
+
+// A NIC joins a guest to a subnet.
+type NIC struct {
+	ID        string
+	Subnet    string
+	Address   netip.Addr
+	Secondary []netip.Addr // of pods, reached through Address
+	Guest     Guest
+	Interface string // its name in the guest, "eth0"
+	Rules     []Rule // as in Subnet
+}
+
+// A Guest is the network namespace a NIC ends in. With a UIDCount it belongs to a user namespace with that
+// map, and routes for what runs in it.
+type Guest struct {
+	Name              string
+	UIDBase, UIDCount uint32
+}
+
+// An Endpoint is a private endpoint: an address in the VNet that is a service's on a leaf.
+type Endpoint struct {
+	ID             string
+	Address        netip.Addr
+	Ports          []uint16 // TCP
+	ServiceAddress netip.Addr
+	Leaf           string
+}
+
+// Direction of a Rule, as seen from the guest.
+type Direction string
+
+// The directions of a Rule.
+const (
+	Inbound  Direction = "Inbound"
+	Outbound Direction = "Outbound"
+)
+
+// A Rule of a network security group. Service tags are resolved by the caller.
+type Rule struct {
+	Name                                string
+	Priority                            int
+	Direction                           Direction
+	Allow                               bool
+	Protocol                            string         // "*", "Tcp", "Udp" or "Icmp"
+	SourcePrefixes, DestinationPrefixes []netip.Prefix // none: any
+	SourcePorts, DestinationPorts       []PortRange    // none: any
+}
+
+// A PortRange includes both its ends.
+type PortRange struct{ First, Last uint16 }
+
+var (
+	serviceSpace     = netip.MustParsePrefix("240.0.0.0/4")
+	linkSpace        = netip.MustParsePrefix("255.0.0.0/8") // of serviceSpace, what the fabric keeps for its own links
+	publicSpace      = netip.MustParsePrefix("198.18.0.0/15")
+	workstationSpace = netip.MustParsePrefix("198.18.8.0/21")
+	anywhere         = netip.MustParsePrefix("0.0.0.0/0")
+
+	// reserved may not be part of a VNet: ours, and what Azure refuses.
+	reserved = []netip.Prefix{
+		serviceSpace, publicSpace,
+		netip.MustParsePrefix("168.63.129.16/32"), netip.MustParsePrefix("169.254.0.0/16"),
+		netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("224.0.0.0/4"),
+	}
+
+	nameRule      = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
+	interfaceRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$`)
+)
+
+// Names of the namespaces and links every installation has.
+const (
+	hubName    = "hub"
+	publicName = "public"
+	sinkName   = "sink"
+)
+
+// validate finds what would make one part of the state break another's, and names every fault.
+func (c Config) validate() error {
+	v := validation{names: map[string]string{hubName: "the hub", publicName: "the public network"}, services: map[netip.Addr]string{}}
+	for _, l := range c.Leaves {
+		v.name(l.Name, "leaf "+l.Name)
+		for _, a := range l.Addresses {
+			v.check(a.Is4() && serviceSpace.Contains(a) && !linkSpace.Contains(a), "leaf %s: address %s is not in %s outside %s", l.Name, a, serviceSpace, linkSpace)
+			if other, taken := v.services[a]; taken {
+				v.check(false, "leaf %s: address %s is leaf %s's", l.Name, a, other)
+			}
+			v.services[a] = l.Name
+		}
+	}
+	stations := map[netip.Addr]bool{}
+	for _, w := range c.Workstations {
+		v.name(w.Name, "workstation "+w.Name)
+		v.check(w.Address.Is4() && workstationSpace.Contains(w.Address), "workstation %s: address %s is not in %s", w.Name, w.Address, workstationSpace)
+		v.check(!stations[w.Address], "workstation %s: address %s is taken", w.Name, w.Address)
+		stations[w.Address] = true
+	}
+	for _, n := range c.Networks {
+		v.name(n.NetNS(), "network "+n.ID)
+	}
+	guests := map[string]Guest{}
+	for _, n := range c.Networks {
+		v.network(n, guests)
+	}
+	v.idRanges(guests)
+	return errors.Join(v.faults...)
+}
+
+type validation struct {
+	names    map[string]string
+	services map[netip.Addr]string
+	faults   []error
+}
+
+func (v *validation) check(ok bool, format string, args ...any) {
+	if !ok {
+		v.faults = append(v.faults, fmt.Errorf(format, args...))
+	}
+}
+
+func (v *validation) name(name, owner string) {
+	v.check(nameRule.MatchString(name), "%s: %q cannot name a network namespace", owner, name)
+	other, taken := v.names[name]
+	v.check(!taken, "%s: the network namespace %q is that of %s", owner, name, other)
+	v.names[name] = owner
+}
+
+func (v *validation) network(n Network, guests map[string]Guest) {
+	for _, p := range n.Prefixes {
+		v.check(p.Addr().Is4(), "network %s: prefix %s is not IPv4", n.ID, p)
+		for _, r := range reserved {
+			v.check(!p.Overlaps(r), "network %s: prefix %s overlaps %s, which is reserved", n.ID, p, r)
+		}
+	}
+	subnets := map[string]Subnet{}
+	for _, s := range n.Subnets {
+		_, twice := subnets[s.Name]
+		v.check(!twice, "network %s: two subnets %q", n.ID, s.Name)
+		v.check(within(n.Prefixes, s.Prefix), "network %s: subnet %s: prefix %s is not in the network's", n.ID, s.Name, s.Prefix)
+		subnets[s.Name] = s
+		v.rules(fmt.Sprintf("network %s: subnet %s", n.ID, s.Name), s.Rules)
+	}
+	addresses := map[netip.Addr]string{}
+	claim := func(a netip.Addr, owner string) {
+		other, taken := addresses[a]
+		v.check(!taken, "network %s: address %s of %s is that of %s", n.ID, a, owner, other)
+		addresses[a] = owner
+	}
+	ids, interfaces := map[string]bool{}, map[[2]string]bool{}
+	for _, nic := range n.NICs {
+		where := fmt.Sprintf("network %s: NIC %s", n.ID, nic.ID)
+		v.check(!ids[nic.ID], "%s: the ID is taken", where)
+		ids[nic.ID] = true
+		s, ok := subnets[nic.Subnet]
+		v.check(ok, "%s: no subnet %q", where, nic.Subnet)
+		v.check(!ok || s.Prefix.Contains(nic.Address), "%s: address %s is not in subnet %s", where, nic.Address, s.Prefix)
+		claim(nic.Address, "NIC "+nic.ID)
+		for _, a := range nic.Secondary {
+			v.check(a.Is4() && !slices.ContainsFunc(reserved, func(p netip.Prefix) bool { return p.Contains(a) }), "%s: secondary address %s is not usable", where, a)
+			claim(a, "NIC "+nic.ID)
+		}
+		v.check(interfaceRule.MatchString(nic.Interface) && nic.Interface != "lo", "%s: %q cannot name an interface", where, nic.Interface)
+		key := [2]string{nic.Guest.Name, nic.Interface}
+		v.check(!interfaces[key], "%s: guest %s has two interfaces %s", where, nic.Guest.Name, nic.Interface)
+		interfaces[key] = true
+		if g, known := guests[nic.Guest.Name]; known {
+			v.check(g == nic.Guest, "%s: guest %s has two id maps", where, nic.Guest.Name)
+		} else {
+			v.name(nic.Guest.Name, "guest "+nic.Guest.Name)
+			guests[nic.Guest.Name] = nic.Guest
+		}
+		v.rules(where, nic.Rules)
+	}
+	for _, e := range n.Endpoints {
+		where := fmt.Sprintf("network %s: endpoint %s", n.ID, e.ID)
+		v.check(within(n.Prefixes, netip.PrefixFrom(e.Address, 32)), "%s: address %s is not in the network", where, e.Address)
+		claim(e.Address, "endpoint "+e.ID)
+		v.check(len(e.Ports) > 0, "%s: no port", where)
+		leaf, ok := v.services[e.ServiceAddress]
+		v.check(ok && leaf == e.Leaf, "%s: leaf %q does not have address %s", where, e.Leaf, e.ServiceAddress)
+	}
+}
+
+func (v *validation) rules(where string, rules []Rule) {
+	for _, r := range rules {
+		v.check(r.Direction == Inbound || r.Direction == Outbound, "%s: rule %s: direction %q", where, r.Name, r.Direction)
+		_, known := protocols[r.Protocol]
+		v.check(known, "%s: rule %s: protocol %q", where, r.Name, r.Protocol)
+		for _, p := range slices.Concat(r.SourcePorts, r.DestinationPorts) {
+			v.check(p.First <= p.Last, "%s: rule %s: ports %d-%d", where, r.Name, p.First, p.Last)
+		}
+	}
+}
+
+// idRanges refuses guests whose host ids overlap: a file of one guest would be another's.
+func (v *validation) idRanges(guests map[string]Guest) {
+	var mapped []Guest
+	for _, g := range guests {
+		if g.UIDCount > 0 {
+			v.check(g.UIDBase > 0, "guest %s: its ids begin with the host's root", g.Name)
+			mapped = append(mapped, g)
+		}
+	}
+	slices.SortFunc(mapped, func(a, b Guest) int { return int(int64(a.UIDBase) - int64(b.UIDBase)) })
+	for i := 1; i < len(mapped); i++ {
+		a, b := mapped[i-1], mapped[i]
+		v.check(uint64(a.UIDBase)+uint64(a.UIDCount) <= uint64(b.UIDBase), "guests %s and %s share host ids", a.Name, b.Name)
+	}
+}
+
+func within(prefixes []netip.Prefix, p netip.Prefix) bool {
+	return slices.ContainsFunc(prefixes, func(q netip.Prefix) bool {
+		return p.Addr().Is4() && q.Bits() <= p.Bits() && q.Contains(p.Addr())
+	})
+}

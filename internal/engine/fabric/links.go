@@ -1,0 +1,235 @@
+package fabric
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/cloister-dev/cloister/internal/lib/netns"
+)
+
+const mtu = 1500
+
+// ensureLink makes the pair if it is not there or was left half made. The mark is set last.
+func ensureLink(l link, a, b *openSpace) error {
+	if whole(l, a, b) {
+		return errors.Join(a.ensureUp(l.a), b.ensureUp(l.b), b.ensureAddress(l.b))
+	}
+	for _, old := range []struct {
+		*openSpace
+		name string
+	}{{a, l.a.name}, {b, l.b.name}} {
+		// Seldom, and what is seen must be what is there: an end may have gone with its other end.
+		if old.links[old.name] == nil {
+			continue
+		}
+		err := old.do("remove link "+old.name+" in "+old.openSpace.name, func() error { return old.route.LinkDel(old.links[old.name]) })
+		if err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("remove the old %s: %w", old.name, err)
+		}
+		delete(old.links, old.name)
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU, attrs.HardwareAddr = l.a.name, mtu, l.a.mac
+	attrs.NumTxQueues, attrs.NumRxQueues = 1, 1
+	veth := netlink.NewVeth(attrs)
+	veth.PeerName, veth.PeerHardwareAddr, veth.PeerMTU = l.b.name, l.b.mac, mtu
+	veth.PeerNumTxQueues, veth.PeerNumRxQueues = 1, 1
+	veth.PeerNamespace = netlink.NsFd(b.fd())
+	if err := a.do("make link "+l.a.name+" in "+a.name, func() error { return a.route.LinkAdd(veth) }); err != nil {
+		return fmt.Errorf("make the pair: %w", err)
+	}
+	for _, e := range []struct {
+		*openSpace
+		end
+	}{{a, l.a}, {b, l.b}} {
+		made, err := e.route.LinkByName(e.end.name)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", e.end.name, err)
+		}
+		e.links[e.end.name] = made
+		if err := e.configure(e.end); err != nil {
+			return err
+		}
+	}
+	return a.do("mark link "+l.a.name+" in "+a.name, func() error {
+		return a.route.LinkSetAlias(a.links[l.a.name], l.mark())
+	})
+}
+
+// whole reports whether the pair is there, finished, as planned, and its other end is where it should be.
+func whole(l link, a, b *openSpace) bool {
+	first, second := a.links[l.a.name], b.links[l.b.name]
+	return first != nil && second != nil && first.Attrs().Alias == l.mark() &&
+		second.Attrs().ParentIndex == first.Attrs().Index && first.Attrs().ParentIndex == second.Attrs().Index
+}
+
+// configure sets up one end of a new pair.
+func (o *openSpace) configure(e end) error {
+	flag := func(on bool) string {
+		if on {
+			return "1"
+		}
+		return "0"
+	}
+	values := []setting{
+		{"net/ipv4/conf/" + e.name + "/rp_filter", "0"},
+		{"net/ipv4/conf/" + e.name + "/send_redirects", "0"},
+		{"net/ipv4/conf/" + e.name + "/proxy_arp", flag(e.proxyARP)},
+		{"net/ipv6/conf/" + e.name + "/accept_ra", "0"},
+		{"net/ipv6/conf/" + e.name + "/addr_gen_mode", "1"},
+		{"net/ipv6/conf/" + e.name + "/disable_ipv6", flag(!e.ipv6)},
+	}
+	if e.proxyARP {
+		// Its default delays every first answer by up to 0.8 seconds.
+		values = append(values, setting{"net/ipv4/neigh/" + e.name + "/proxy_delay", "0"})
+	}
+	if err := o.sysctls(values...); err != nil {
+		return err
+	}
+	l := o.links[e.name]
+	if !e.arp {
+		if err := o.do("set "+e.name+" without ARP in "+o.name, func() error { return o.route.LinkSetARPOff(l) }); err != nil {
+			return fmt.Errorf("set %s without ARP: %w", e.name, err)
+		}
+	}
+	if err := o.do("set up "+e.name+" in "+o.name, func() error { return o.route.LinkSetUp(l) }); err != nil {
+		return fmt.Errorf("set up %s: %w", e.name, err)
+	}
+	if e.peer.IsValid() {
+		neighbour := netlink.Neigh{LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, IP: net.IP(e.peer.AsSlice()), HardwareAddr: e.peerMAC}
+		if err := o.do("neighbour "+e.peer.String()+" in "+o.name, func() error { return o.route.NeighSet(&neighbour) }); err != nil {
+			return fmt.Errorf("make %s known: %w", e.peer, err)
+		}
+	}
+	return o.ensureAddress(e)
+}
+
+// ensureUp puts back a link that was set down.
+func (o *openSpace) ensureUp(e end) error {
+	l := o.links[e.name]
+	if l.Attrs().Flags&unix.IFF_UP != 0 {
+		return nil
+	}
+	return o.do("set up "+e.name+" in "+o.name, func() error { return o.route.LinkSetUp(l) })
+}
+
+func (o *openSpace) ensureAddress(e end) error {
+	if !e.address.IsValid() {
+		return nil
+	}
+	l := o.links[e.name]
+	have, err := o.route.AddrList(l, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("list addresses of %s: %w", e.name, err)
+	}
+	want := ipNet(e.address)
+	for _, a := range have {
+		if a.IPNet.String() == want.String() {
+			return nil
+		}
+	}
+	err = o.do("add address "+want.String()+" in "+o.name, func() error {
+		return o.route.AddrReplace(l, &netlink.Addr{IPNet: want})
+	})
+	if err != nil {
+		return fmt.Errorf("add address %s to %s: %w", want, e.name, err)
+	}
+	return nil
+}
+
+// setting is a file below /proc/sys and what it is to hold.
+type setting struct{ name, value string }
+
+// sysctls writes what is not already so, in the namespace. /proc/sys/net shows the settings of the thread that opens it.
+func (o *openSpace) sysctls(values ...setting) error {
+	if len(values) == 0 {
+		return nil
+	}
+	return netns.Do(o.path, func() error {
+		for _, v := range values {
+			path := filepath.Join("/proc/sys", v.name)
+			have, err := os.ReadFile(path)
+			if errors.Is(err, os.ErrNotExist) && strings.HasPrefix(v.name, "net/ipv6/") {
+				continue // a kernel without IPv6 has nothing to turn off
+			}
+			if err != nil {
+				return fmt.Errorf("sysctl: %w", err)
+			}
+			if strings.TrimSpace(string(have)) == v.value {
+				continue
+			}
+			if err := o.do("sysctl "+v.name+" in "+o.name, func() error { return os.WriteFile(path, []byte(v.value), 0o644) }); err != nil {
+				return fmt.Errorf("sysctl %s = %s: %w", v.name, v.value, err)
+			}
+		}
+		return nil
+	})
+}
+
+// ensureRoutes adds what is missing, replaces what differs and, save in a guest, removes what is not planned.
+func (o *openSpace) ensureRoutes() error {
+	have, err := o.route.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
+	}
+	byDestination := map[netip.Prefix][]netlink.Route{}
+	for _, r := range have {
+		dst := anywhere
+		if r.Dst != nil {
+			ones, _ := r.Dst.Mask.Size()
+			address, _ := netip.AddrFromSlice(r.Dst.IP.To4())
+			dst = netip.PrefixFrom(address, ones)
+		}
+		byDestination[dst] = append(byDestination[dst], r)
+	}
+	planned := map[netip.Prefix]bool{}
+	for _, r := range o.space.routes {
+		planned[r.dst] = true
+		l, ok := o.links[r.dev]
+		if !ok {
+			return fmt.Errorf("route %s: no link %s", r.dst, r.dev)
+		}
+		want := netlink.Route{Dst: ipNet(r.dst), LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK, Table: unix.RT_TABLE_MAIN}
+		if r.via.IsValid() {
+			want.Gw, want.Scope = net.IP(r.via.AsSlice()), netlink.SCOPE_UNIVERSE
+			want.Flags = int(netlink.FLAG_ONLINK)
+		}
+		if r.src.IsValid() {
+			want.Src = net.IP(r.src.AsSlice())
+		}
+		if there := byDestination[r.dst]; len(there) == 1 && there[0].LinkIndex == want.LinkIndex &&
+			there[0].Gw.Equal(want.Gw) && there[0].Src.Equal(want.Src) {
+			continue
+		}
+		if err := o.do("route "+r.dst.String()+" in "+o.name, func() error { return o.route.RouteReplace(&want) }); err != nil {
+			return fmt.Errorf("route %s by %s: %w", r.dst, r.dev, err)
+		}
+	}
+	if o.guest {
+		return nil
+	}
+	for dst, list := range byDestination {
+		if planned[dst] {
+			continue
+		}
+		for _, r := range list {
+			err := o.do("remove route "+dst.String()+" in "+o.name, func() error { return o.route.RouteDel(&r) })
+			if err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("remove route %s: %w", dst, err)
+			}
+		}
+	}
+	return nil
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: net.IP(p.Addr().AsSlice()), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
