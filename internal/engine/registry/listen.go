@@ -14,8 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/cloister-dev/cloister/internal/lib/netns"
 )
 
@@ -43,24 +41,9 @@ func inode(path string) uint64 {
 	return info.Sys().(*syscall.Stat_t).Ino
 }
 
-// listen binds address whether or not it is there yet (IP_FREEBIND), because the fabric gives the
-// namespace its addresses at its own pace.
-func listen(ctx context.Context, namespace string, address netip.AddrPort) (l net.Listener, err error) {
-	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		var fault error
-		if err := c.Control(func(fd uintptr) { fault = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_FREEBIND, 1) }); err != nil {
-			return err
-		}
-		return fault
-	}}
-	if namespace == "" {
-		return config.Listen(ctx, "tcp4", address.String())
-	}
-	err = netns.Do(namespace, func() error {
-		l, err = config.Listen(ctx, "tcp4", address.String())
-		return err
-	})
-	return l, err
+// listen binds the address whether or not it is there yet: the fabric gives the namespace its addresses at its own pace.
+func listen(ctx context.Context, namespace string, address netip.AddrPort) (net.Listener, error) {
+	return netns.ListenFree(ctx, namespace, "tcp4", address.String())
 }
 
 func dial(ctx context.Context, namespace, address string) (net.Conn, error) {

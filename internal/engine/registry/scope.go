@@ -40,7 +40,7 @@ func parseScope(parameters []string) scope {
 	return s
 }
 
-// aclActions is what each action of a scope takes of Registry.Access.
+// aclAction is what an action of a scope takes of Registry.Access, "" when it is not known.
 func aclAction(kind, action string) string {
 	if kind == "registry" {
 		if action == "*" {

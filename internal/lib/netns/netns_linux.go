@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -110,6 +111,26 @@ func Do(path string, fn func() error) error {
 func Listen(path, network, address string) (l net.Listener, err error) {
 	err = Do(path, func() error {
 		l, err = net.Listen(network, address)
+		return err
+	})
+	return l, err
+}
+
+// ListenFree is Listen at an address that the namespace need not have yet (IP_FREEBIND), for servers that
+// start before their addresses. With path "" it listens in the process's own namespace.
+func ListenFree(ctx context.Context, path, network, address string) (l net.Listener, err error) {
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var fault error
+		if err := c.Control(func(fd uintptr) { fault = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_FREEBIND, 1) }); err != nil {
+			return err
+		}
+		return fault
+	}}
+	if path == "" {
+		return config.Listen(ctx, network, address)
+	}
+	err = Do(path, func() error {
+		l, err = config.Listen(ctx, network, address)
 		return err
 	})
 	return l, err
