@@ -105,8 +105,14 @@ func Build(ctx context.Context, o Options) (Set, error) {
 		return Set{}, fmt.Errorf("make artifact cache: %w", err)
 	}
 	b := &builder{options: o, plan: plan, durations: readDurations(o.CacheDir)}
-	if missing := b.missing(wanted); len(missing) > 0 {
-		unlock, err := lock(ctx, o.CacheDir, func() { b.report(Event{Part: missing[0].name, Phase: "waiting"}) })
+	set := plan.parts[partSet]
+	whole := o.Parts == nil
+	if missing := b.missing(wanted); len(missing) > 0 || whole && !isCurrent(o.CacheDir, set.id()) {
+		next := set
+		if len(missing) > 0 {
+			next = missing[0]
+		}
+		unlock, err := lock(ctx, o.CacheDir, func() { b.report(Event{Part: next.name, Phase: "waiting"}) })
 		if err != nil {
 			return Set{}, err
 		}
@@ -118,11 +124,10 @@ func Build(ctx context.Context, o Options) (Set, error) {
 	if err := b.run(ctx, wanted); err != nil {
 		return Set{}, err
 	}
-	set := plan.parts[partSet]
 	if !built(o.CacheDir, set) {
 		return b.partialSet(), nil
 	}
-	if o.Parts == nil {
+	if whole {
 		if err := setCurrent(o.CacheDir, set.id()); err != nil {
 			return Set{}, err
 		}
@@ -157,7 +162,7 @@ func Locate(cacheDir string) (Set, error) {
 	return openSet(cacheDir, filepath.Base(id))
 }
 
-// List returns the parts in the cache, the set's own inputs first, each group in order of names.
+// List returns the parts in the cache in order of their names, older ones of a name first.
 func List(cacheDir string) ([]Part, error) {
 	entries, err := os.ReadDir(cacheDir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -211,11 +216,17 @@ func openSet(cacheDir, id string) (Set, error) {
 	return s, nil
 }
 
+func isCurrent(cacheDir, id string) bool {
+	old, err := os.Readlink(filepath.Join(cacheDir, currentLink))
+	return err == nil && old == id
+}
+
+// setCurrent makes the set the one that Locate returns. Only who holds the lock may change it.
 func setCurrent(cacheDir, id string) error {
-	link := filepath.Join(cacheDir, currentLink)
-	if old, err := os.Readlink(link); err == nil && old == id {
+	if isCurrent(cacheDir, id) {
 		return nil
 	}
+	link := filepath.Join(cacheDir, currentLink)
 	tmp := filepath.Join(cacheDir, stagingPrefix+"current")
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

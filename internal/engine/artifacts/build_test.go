@@ -510,3 +510,23 @@ func TestImportStaysInItsDirectory(t *testing.T) {
 		}
 	}
 }
+
+func TestMirrorIsTheMachinesOwn(t *testing.T) {
+	debian := map[string]string{"ID": "debian", "VERSION_CODENAME": "trixie"}
+	ubuntu := map[string]string{"ID": "ubuntu", "VERSION_CODENAME": "noble"}
+	for _, tc := range []struct {
+		name, targets string
+		release       map[string]string
+		want          string
+	}{
+		{"the suite itself", "Sources|main|bookworm|http://s/\nPackages|contrib|bookworm|http://c/\nPackages|main|bookworm|http://m/\n", debian, "http://m/"},
+		{"the suite on another distribution", "Packages|main|noble|http://u/\nPackages|main|bookworm|http://m/\n", ubuntu, "http://m/"},
+		{"another release", "Packages|main|docker|http://d/\nPackages|main|trixie-updates|http://n/\nPackages|main|trixie|http://m/\n", debian, "http://m/"},
+		{"no Debian", "Packages|main|noble|http://u/\n", ubuntu, ""},
+	} {
+		got, err := chooseMirror(tc.targets, "bookworm", tc.release)
+		if got != tc.want || (err == nil) != (tc.want != "") {
+			t.Errorf("%s: %q, %v, want %q", tc.name, got, err, tc.want)
+		}
+	}
+}

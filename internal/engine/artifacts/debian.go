@@ -67,7 +67,7 @@ func (j *job) bootstrapDebian(ctx context.Context, spec debianSpec) error {
 	}
 	// debootstrap mounts proc and sys below the new root; if it is killed, they go with its mount namespace.
 	boot := command{env: env, privateMounts: true}
-	if _, err := boot.run(ctx, "debootstrap", "--variant=minbase", "--arch="+arch(),
+	if _, err := boot.run(ctx, "debootstrap", "--variant=minbase", "--force-check-gpg", "--arch="+arch(),
 		"--include="+strings.Join(spec.Packages, ","), spec.Suite, root, mirror); err != nil {
 		return err
 	}
@@ -101,16 +101,20 @@ func (j *job) bootstrapDebian(ctx context.Context, spec debianSpec) error {
 	return nil
 }
 
-// aptMirror asks apt for a mirror of Debian that this machine uses: one with the suite, or else one of the release that
-// the machine itself runs, since a mirror carries all releases.
+// aptMirror asks apt for a mirror of Debian that this machine uses.
 func aptMirror(ctx context.Context, suite string) (string, error) {
 	out, err := command{}.run(ctx, "apt-get", "indextargets", "--format", "$(CREATED_BY)|$(COMPONENT)|$(RELEASE)|$(REPO_URI)")
 	if err != nil {
 		return "", fmt.Errorf("ask apt for its mirror: %w", err)
 	}
-	release := osRelease()
+	return chooseMirror(string(out), suite, osRelease())
+}
+
+// chooseMirror prefers a mirror that apt reads the suite from to one it reads the machine's own release of Debian from:
+// a mirror carries all releases, but not those of another distribution.
+func chooseMirror(targets, suite string, release map[string]string) (string, error) {
 	var fallback string
-	for line := range strings.Lines(string(out)) {
+	for line := range strings.Lines(targets) {
 		f := strings.SplitN(strings.TrimSpace(line), "|", 4)
 		if len(f) != 4 || f[0] != "Packages" || f[1] != "main" {
 			continue
@@ -118,7 +122,7 @@ func aptMirror(ctx context.Context, suite string) (string, error) {
 		if f[2] == suite {
 			return f[3], nil
 		}
-		if release["ID"] == "debian" && (f[2] == release["VERSION_CODENAME"] || f[2] == "stable") && fallback == "" {
+		if release["ID"] == "debian" && fallback == "" && (f[2] == release["VERSION_CODENAME"] || f[2] == "stable") {
 			fallback = f[3]
 		}
 	}
