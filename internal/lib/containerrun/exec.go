@@ -72,7 +72,14 @@ func (c *Client) exec(ctx context.Context, id string, p Process) (uint32, error)
 		stdin = &eofReader{Reader: p.Stdin, eof: make(chan struct{})}
 		in = stdin
 	}
-	ioOpts = append(ioOpts, cio.WithStreams(in, p.Stdout, p.Stderr))
+	stdout, stderr := p.Stdout, p.Stderr // the shim wants somebody to read both
+	if stdout == nil {
+		stdout = io.Discard
+	}
+	if stderr == nil {
+		stderr = io.Discard
+	}
+	ioOpts = append(ioOpts, cio.WithStreams(in, stdout, stderr))
 	if p.Terminal {
 		ioOpts = append(ioOpts, cio.WithTerminal)
 	}

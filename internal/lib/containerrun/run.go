@@ -95,7 +95,10 @@ func (c *Client) create(ctx context.Context, s Spec, spec *specs.Spec, hash stri
 		labels[k] = v
 	}
 	return c.cd.NewContainer(ctx, s.ID,
-		containerd.WithRuntime(c.opts.Shim, &options.Options{BinaryName: c.opts.Runc, Root: c.opts.RuncRoot}),
+		containerd.WithRuntime(c.opts.Shim, &options.Options{
+			BinaryName: c.opts.Runc, Root: c.opts.RuncRoot,
+			IoUid: s.UIDBase, IoGid: s.UIDBase, // else /dev/stdout could not be opened inside
+		}),
 		containerd.WithSpec(spec),
 		containerd.WithContainerLabels(labels),
 	)
@@ -108,6 +111,12 @@ func (c *Client) start(ctx context.Context, container containerd.Container, s Sp
 		if err := os.MkdirAll(filepath.Dir(s.Log), 0o700); err != nil {
 			return err
 		}
+		// The shim would make it readable by everyone.
+		f, err := os.OpenFile(s.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		if err != nil {
+			return err
+		}
+		f.Close()
 	}
 	output := cio.NullIO
 	if s.Log != "" {
