@@ -1,0 +1,124 @@
+// Package bootstrap turns a freshly started machine into an AKS node, from inside that machine.
+//
+// It does what AgentBaker's custom script extension (cse_main.sh, cse_helpers.sh, cse_config.sh) does on a
+// real node, in its order and with its exit codes: instance metadata, registry login with the kubelet
+// identity, node binaries from the bootstrap registry, containerd's mirror, reachability checks, pause
+// image, kubelet. It knows the node it runs on and what its Config says; it must not know what made the
+// node, and reads nothing of the host.
+package bootstrap
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+)
+
+// Config is everything a node is told at provisioning. What it says about the registry is baked into the
+// node: only a reimage changes it.
+type Config struct {
+	NodeName          string     `json:"nodeName"`
+	NodeAddress       netip.Addr `json:"nodeAddress"`
+	KubernetesVersion string     `json:"kubernetesVersion"` // 1.30.3, without v
+
+	// RegistryServer is BOOTSTRAP_PROFILE_CONTAINER_REGISTRY_SERVER: a registry's host, with a prefix such as
+	// /aks-managed-repository or without. Empty: artifacts come straight from MCR (artifact source Direct).
+	RegistryServer string   `json:"registryServer,omitempty"`
+	MCR            string   `json:"mcr,omitempty"` // MCR_REPOSITORY_BASE; default mcr.microsoft.com
+	Identity       Identity `json:"identity"`
+
+	SandboxImage              string `json:"sandboxImage,omitempty"`              // default mcr.microsoft.com/oss/kubernetes/pause:3.6
+	CredentialProviderVersion string `json:"credentialProviderVersion,omitempty"` // default 1.32.3, without v
+
+	// OutboundURL is what OUTBOUND_COMMAND would curl. Empty for outbound types none and block.
+	OutboundURL string `json:"outboundURL,omitempty"`
+
+	APIServerName  string `json:"apiServerName"` // DNS name or IPv4 address
+	ClusterCA      string `json:"clusterCA"`     // PEM
+	BootstrapToken string `json:"bootstrapToken"`
+
+	Pods    PodNetwork `json:"pods"`
+	Kubelet Kubelet    `json:"kubelet"`
+	Azure   Azure      `json:"azure"`
+
+	// RetryScale shortens Azure's waits: 1 is Azure's own timing, 0 the default, in which a failure that
+	// is certain shows within ten seconds.
+	RetryScale float64 `json:"retryScale,omitempty"`
+}
+
+// Identity is the kubelet identity.
+type Identity struct {
+	ClientID   string `json:"clientID"`
+	ResourceID string `json:"resourceID"`
+	TenantID   string `json:"tenantID"`
+}
+
+// PodNetwork is the pods' part of the subnet (Azure CNI: pod addresses are secondary addresses of the NIC).
+type PodNetwork struct {
+	Subnet netip.Prefix `json:"subnet"`
+	First  netip.Addr   `json:"first"`
+	Last   netip.Addr   `json:"last"`
+}
+
+// Kubelet is what differs between the kubelets of different pools.
+type Kubelet struct {
+	ClusterDNS netip.Addr        `json:"clusterDNS"`
+	MaxPods    int               `json:"maxPods"`
+	Labels     map[string]string `json:"labels"`
+	Taints     []string          `json:"taints,omitempty"` // key=value:Effect
+	ProviderID string            `json:"providerID"`       // azure:///subscriptions/…
+}
+
+// Azure is the part of /etc/kubernetes/azure.json that names the cluster's Azure resources.
+type Azure struct {
+	SubscriptionID    string `json:"subscriptionID"`
+	ResourceGroup     string `json:"resourceGroup"` // the node resource group
+	Location          string `json:"location"`
+	VNetName          string `json:"vnetName"`
+	VNetResourceGroup string `json:"vnetResourceGroup"`
+	SubnetName        string `json:"subnetName"`
+	SecurityGroupName string `json:"securityGroupName"`
+	RouteTableName    string `json:"routeTableName"`
+	ScaleSetName      string `json:"scaleSetName"`
+}
+
+// ReadConfig reads the config at path and fills in defaults.
+func ReadConfig(path string) (Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, err
+	}
+	var c Config
+	if err := json.Unmarshal(data, &c); err != nil {
+		return Config{}, fmt.Errorf("read bootstrap config %s: %w", path, err)
+	}
+	return c.withDefaults(), nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.MCR == "" {
+		c.MCR = "mcr.microsoft.com"
+	}
+	if c.SandboxImage == "" {
+		c.SandboxImage = c.MCR + "/oss/kubernetes/pause:3.6"
+	}
+	if c.CredentialProviderVersion == "" {
+		c.CredentialProviderVersion = "1.32.3"
+	}
+	return c
+}
+
+// source is where artifacts come from: the bootstrap registry, or MCR itself.
+func (c Config) source() string {
+	if c.RegistryServer != "" {
+		return c.RegistryServer
+	}
+	return c.MCR
+}
+
+// registryHost is ${SERVER%%/*}.
+func (c Config) registryHost() string {
+	host, _, _ := strings.Cut(c.RegistryServer, "/")
+	return host
+}
