@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -56,7 +57,7 @@ func (s *Server) Serve(ctx context.Context, packets net.PacketConn, listener net
 	group, ctx := errgroup.WithContext(ctx)
 	servers := []*dns.Server{
 		{PacketConn: packets, Handler: s, UDPSize: dns.DefaultMsgSize},
-		{Listener: &limited{Listener: listener, slots: make(chan struct{}, maxConnections), done: ctx.Done()}, Handler: s,
+		{Listener: netutil.LimitListener(listener, maxConnections), Handler: s,
 			IdleTimeout: func() time.Duration { return 10 * time.Second }, ReadTimeout: 5 * time.Second},
 	}
 	for _, server := range servers {
@@ -98,37 +99,6 @@ func ignoreDeadline(err error) error {
 		return nil
 	}
 	return err
-}
-
-// limited accepts no more than so many connections at once.
-type limited struct {
-	net.Listener
-	slots chan struct{}
-	done  <-chan struct{}
-}
-
-func (l *limited) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
-	}
-	return &slotted{Conn: c, release: sync.OnceFunc(func() { <-l.slots })}, nil
-}
-
-type slotted struct {
-	net.Conn
-	release func()
-}
-
-func (c *slotted) Close() error {
-	defer c.release()
-	return c.Conn.Close()
 }
 
 // ServeDNS implements dns.Handler.
