@@ -262,12 +262,13 @@ func (e *env) start() {
 		Now:        func() time.Time { return time.Now().Add(time.Duration(e.clock.Load())) },
 		Listen: func(_ context.Context, _ string, address netip.AddrPort) (net.Listener, error) {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err == nil {
-				e.mu.Lock()
-				e.listeners[address.Addr()] = l.Addr().String()
-				e.mu.Unlock()
+			if err != nil {
+				return nil, err
 			}
-			return l, err
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.listeners[address.Addr()] = l.Addr().String()
+			return forgottenListener{l, e, address.Addr()}, nil
 		},
 		Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
@@ -277,6 +278,22 @@ func (e *env) start() {
 		e.t.Fatal(err)
 	}
 	e.apply()
+}
+
+// forgottenListener is no longer found once it is closed.
+type forgottenListener struct {
+	net.Listener
+	env     *env
+	address netip.Addr
+}
+
+func (l forgottenListener) Close() error {
+	l.env.mu.Lock()
+	defer l.env.mu.Unlock()
+	if l.env.listeners[l.address] == l.Addr().String() {
+		delete(l.env.listeners, l.address)
+	}
+	return l.Listener.Close()
 }
 
 func (e *env) apply() {

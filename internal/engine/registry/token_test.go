@@ -35,7 +35,7 @@ func payload(t *testing.T, token string) map[string]any {
 }
 
 // form posts a form and returns the status and the named token.
-func form(t *testing.T, rt http.RoundTripper, address string, values url.Values, name string) (int, string) {
+func form(t testing.TB, rt http.RoundTripper, address string, values url.Values, name string) (int, string) {
 	t.Helper()
 	response, err := (&http.Client{Transport: rt}).PostForm(address, values)
 	if err != nil {
@@ -50,7 +50,7 @@ func form(t *testing.T, rt http.RoundTripper, address string, values url.Values,
 }
 
 // access gets an access token as az and containerd do.
-func (e *env) access(t *testing.T, host, principal, scope string) (int, string) {
+func (e *env) access(t testing.TB, host, principal, scope string) (int, string) {
 	t.Helper()
 	_, refresh := e.exchange(e.private(), host, testAuthority().token(principal, nil))
 	return form(t, e.private(), "https://"+host+"/oauth2/token", url.Values{
