@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -528,5 +529,39 @@ func TestMirrorIsTheMachinesOwn(t *testing.T) {
 		if got != tc.want || (err == nil) != (tc.want != "") {
 			t.Errorf("%s: %q, %v, want %q", tc.name, got, err, tc.want)
 		}
+	}
+}
+
+func TestContainedCommandLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	fifo := filepath.Join(dir, "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	result := make(chan error, 1)
+	go func() {
+		// The grandchild is in a session of its own: killing the process group does not reach it.
+		_, err := command{dir: dir, contained: true}.run(ctx, "sh", "-c", `mkdir m && mount -t tmpfs none m && setsid sh -c 'echo mounted >fifo; exec sleep 1000 >fifo' & wait`)
+		result <- err
+	}()
+	f, err := os.Open(fifo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	line := make([]byte, 8)
+	if _, err := io.ReadFull(f, line); err != nil || string(line) != "mounted\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	cancel()
+	if err := <-result; !errors.Is(err, context.Canceled) {
+		t.Errorf("run: %v", err)
+	}
+	if rest, err := io.ReadAll(f); err != nil || len(rest) > 0 { // ends when the grandchild does
+		t.Errorf("%q, %v", rest, err)
+	}
+	if err := os.Remove(filepath.Join(dir, "m")); err != nil {
+		t.Errorf("the mount is seen outside: %v", err)
 	}
 }

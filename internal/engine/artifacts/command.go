@@ -15,9 +15,9 @@ import (
 
 // command says how to run a program of the host.
 type command struct {
-	dir           string
-	env           []string // added to this process's
-	privateMounts bool     // what it mounts ends with it
+	dir       string
+	env       []string // added to this process's
+	contained bool     // what it starts and mounts ends with it: needs root
 }
 
 // run returns the program's standard output. It runs in a process group of its own, which ends as a whole when ctx
@@ -30,7 +30,8 @@ func (c command) run(ctx context.Context, name string, args ...string) ([]byte, 
 	cmd.Dir = c.dir
 	cmd.Env = append(os.Environ(), c.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if c.privateMounts {
+	if c.contained {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID
 		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
 	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

@@ -65,8 +65,9 @@ func (j *job) bootstrapDebian(ctx context.Context, spec debianSpec) error {
 	if proxy := aptProxy(ctx); proxy != "" {
 		env = append(env, "http_proxy="+proxy, "https_proxy="+proxy)
 	}
-	// debootstrap mounts proc and sys below the new root; if it is killed, they go with its mount namespace.
-	boot := command{env: env, privateMounts: true}
+	// debootstrap mounts proc and sys below the new root and is a tree of shells. If it is killed, or this process is,
+	// none of that may live on in a directory that the next builder removes.
+	boot := command{env: env, contained: true}
 	if _, err := boot.run(ctx, "debootstrap", "--variant=minbase", "--force-check-gpg", "--arch="+arch(),
 		"--include="+strings.Join(spec.Packages, ","), spec.Suite, root, mirror); err != nil {
 		return err
