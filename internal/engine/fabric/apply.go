@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -21,6 +22,7 @@ type openSpace struct {
 	file  *os.File
 	route *netlink.Handle
 	links map[string]netlink.Link // by name, as they were at the last look
+	made  []string                // links made by this apply, first ends
 	step  func(string) error
 }
 
@@ -63,6 +65,11 @@ func (f *Fabric) apply(ctx context.Context, p plan) error {
 			return fmt.Errorf("namespace %s: %w", s.name, err)
 		}
 	}
+	for _, s := range p.spaces {
+		if err := open[s.name].awaitCarrier(ctx); err != nil {
+			return fmt.Errorf("namespace %s: %w", s.name, err)
+		}
+	}
 	// From here on only what is not wanted any more.
 	for _, s := range p.spaces {
 		if s.guest {
@@ -76,15 +83,8 @@ func (f *Fabric) apply(ctx context.Context, p plan) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range pinned {
-		if wanted[name] {
-			continue
-		}
-		if err := f.remove(name); err != nil {
-			return err
-		}
-	}
-	return nil
+	stale := slices.DeleteFunc(pinned, func(name string) bool { return wanted[name] })
+	return f.removeAll(ctx, stale)
 }
 
 // open makes the namespace if it is not there.
@@ -170,9 +170,19 @@ func (o *openSpace) prepare() error {
 	return o.ensureLoopback()
 }
 
+// dump lists again what changed while it was being listed, as guests may do at any time.
+func dump[T any](list func() (T, error)) (result T, err error) {
+	for range 20 {
+		if result, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return result, err
+}
+
 // look reads the links that are there.
 func (o *openSpace) look() error {
-	list, err := o.route.LinkList()
+	list, err := dump(o.route.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}
@@ -193,7 +203,7 @@ func (o *openSpace) ensureLoopback() error {
 	if o.guest {
 		return nil
 	}
-	have, err := o.route.AddrList(lo, netlink.FAMILY_ALL)
+	have, err := dump(func() ([]netlink.Addr, error) { return o.route.AddrList(lo, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list addresses of loopback: %w", err)
 	}
@@ -260,7 +270,7 @@ func clearLinks(path string) error {
 		return err
 	}
 	defer h.Close()
-	list, err := h.LinkList()
+	list, err := dump(h.LinkList)
 	if err != nil {
 		return err
 	}

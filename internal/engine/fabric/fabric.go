@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/cloister-dev/cloister/internal/lib/layout"
 	"github.com/cloister-dev/cloister/internal/lib/netns"
 	"github.com/cloister-dev/cloister/internal/lib/userns"
@@ -80,13 +82,23 @@ func (f *Fabric) Teardown(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, name := range pinned {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		errs = append(errs, f.remove(name))
+	return f.removeAll(ctx, pinned)
+}
+
+// removeAll removes namespaces side by side: the kernel waits for its readers at each, and not for the processor.
+func (f *Fabric) removeAll(ctx context.Context, names []string) error {
+	errs := make([]error, len(names))
+	var group errgroup.Group
+	group.SetLimit(16)
+	for i, name := range names {
+		group.Go(func() error {
+			if errs[i] = ctx.Err(); errs[i] == nil {
+				errs[i] = f.remove(name)
+			}
+			return nil
+		})
 	}
+	group.Wait()
 	return errors.Join(errs...)
 }
 

@@ -1,6 +1,7 @@
 package fabric
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -8,8 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
+	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/cloister-dev/cloister/internal/lib/netns"
@@ -50,7 +53,7 @@ func ensureLink(l link, a, b *openSpace) error {
 		*openSpace
 		end
 	}{{a, l.a}, {b, l.b}} {
-		made, err := e.route.LinkByName(e.end.name)
+		made, err := dump(func() (netlink.Link, error) { return e.route.LinkByName(e.end.name) })
 		if err != nil {
 			return fmt.Errorf("find %s: %w", e.end.name, err)
 		}
@@ -59,9 +62,59 @@ func ensureLink(l link, a, b *openSpace) error {
 			return err
 		}
 	}
+	a.made = append(a.made, l.a.name)
 	return a.do("mark link "+l.a.name+" in "+a.name, func() error {
 		return a.route.LinkSetAlias(a.links[l.a.name], l.mark())
 	})
+}
+
+// carrierPatience bounds the wait for new links to pass packets.
+const carrierPatience = 2 * time.Second
+
+// awaitCarrier waits until the first ends of new links pass packets. The kernel activates the end that was set up before
+// its peer in a work queue, and drops what is sent until then: the first ARP answer, and a guest asks again only after a second.
+func (o *openSpace) awaitCarrier(ctx context.Context) error {
+	if len(o.made) == 0 {
+		return nil
+	}
+	updates, done := make(chan netlink.LinkUpdate, 64), make(chan struct{})
+	if err := netlink.LinkSubscribeAt(vnetns.NsHandle(o.fd()), updates, done); err != nil {
+		return fmt.Errorf("subscribe to links: %w", err)
+	}
+	defer func() {
+		close(done)
+		go func() { // until the subscription has ended: it may be about to send
+			for range updates {
+			}
+		}()
+	}()
+	if err := o.look(); err != nil {
+		return err
+	}
+	pending := map[string]bool{}
+	for _, name := range o.made {
+		if l := o.links[name]; l != nil && l.Attrs().OperState != netlink.OperUp {
+			pending[name] = true
+		}
+	}
+	timeout := time.NewTimer(carrierPatience)
+	defer timeout.Stop()
+	for len(pending) > 0 {
+		select {
+		case u, ok := <-updates:
+			if !ok {
+				return nil // too much was to be told; packets get through in a moment all the same
+			}
+			if u.Attrs().OperState == netlink.OperUp {
+				delete(pending, u.Attrs().Name)
+			}
+		case <-timeout.C:
+			return nil // the guest may have set its end down
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // whole reports whether the pair is there, finished, as planned, and its other end is where it should be.
@@ -126,7 +179,7 @@ func (o *openSpace) ensureAddress(e end) error {
 		return nil
 	}
 	l := o.links[e.name]
-	have, err := o.route.AddrList(l, netlink.FAMILY_V4)
+	have, err := dump(func() ([]netlink.Addr, error) { return o.route.AddrList(l, netlink.FAMILY_V4) })
 	if err != nil {
 		return fmt.Errorf("list addresses of %s: %w", e.name, err)
 	}
@@ -176,7 +229,9 @@ func (o *openSpace) sysctls(values ...setting) error {
 
 // ensureRoutes adds what is missing, replaces what differs and, save in a guest, removes what is not planned.
 func (o *openSpace) ensureRoutes() error {
-	have, err := o.route.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	have, err := dump(func() ([]netlink.Route, error) {
+		return o.route.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}

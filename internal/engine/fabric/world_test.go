@@ -35,16 +35,21 @@ func newWorld(t *testing.T) *world {
 	if os.Getuid() != 0 {
 		t.Fatal("the fabric needs root")
 	}
-	id := make([]byte, 3)
-	rand.Read(id)
-	dir := t.TempDir()
-	f := New(layout.Layout{DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"), Instance: hex.EncodeToString(id)})
+	f := New(tempLayout(t))
 	t.Cleanup(func() {
 		if err := f.Teardown(context.Background()); err != nil {
 			t.Errorf("teardown: %v", err)
 		}
 	})
 	return &world{t, f}
+}
+
+// tempLayout is an installation of its own.
+func tempLayout(t testing.TB) layout.Layout {
+	id := make([]byte, 3)
+	rand.Read(id)
+	dir := t.TempDir()
+	return layout.Layout{DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"), Instance: hex.EncodeToString(id)}
 }
 
 func (w *world) set(c Config) {
