@@ -413,8 +413,12 @@ func TestExportAndImport(t *testing.T) {
 	if !os.SameFile(tool, inNode) {
 		t.Error("the shared program was unpacked twice")
 	}
-	if tool.Mode().Perm() != 0o755 {
-		t.Errorf("mode %v", tool.Mode())
+	original, err := os.Stat(filepath.Join(from, filepath.Base(set.Dir), "bin/tool"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tool.Mode() != original.Mode() || !tool.ModTime().Equal(original.ModTime()) {
+		t.Errorf("mode %v, time %v; was %v, %v", tool.Mode(), tool.ModTime(), original.Mode(), original.ModTime())
 	}
 	// The imported parts are what the same source describes: nothing is built again.
 	_, events, err := buildSmall(t, to, source)

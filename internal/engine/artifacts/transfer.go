@@ -282,7 +282,10 @@ func extractRegular(root *os.Root, name string, h *tar.Header, content io.Reader
 			return fmt.Errorf("set file capabilities: %w", err)
 		}
 	}
-	return f.Close()
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return root.Chtimes(name, h.ModTime, h.ModTime)
 }
 
 // chown gives the file its owner. Who is not root keeps what is his own and cannot import another's.
