@@ -309,14 +309,14 @@ func Load(dir, name string) (KeyPair, error) {
 // Write keeps the pair as NAME.crt and NAME.key in dir: the key first, so that a new pair's
 // certificate never stands without it.
 func (p KeyPair) Write(dir, name string) error {
-	if err := WriteFile(filepath.Join(dir, name+".key"), p.KeyPEM, 0o600); err != nil {
+	if err := writeFile(filepath.Join(dir, name+".key"), p.KeyPEM, 0o600); err != nil {
 		return err
 	}
-	return WriteFile(filepath.Join(dir, name+".crt"), p.CertPEM, 0o644)
+	return writeFile(filepath.Join(dir, name+".crt"), p.CertPEM, 0o644)
 }
 
-// WriteFile replaces a file durably, and leaves one alone that has this content.
-func WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
+// writeFile replaces a file durably, and leaves one alone that has this content.
+func writeFile(path string, data []byte, mode fs.FileMode) (err error) {
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
 		return os.Chmod(path, mode)
 	}

@@ -1,0 +1,309 @@
+// Package controlplane runs the hosted control plane of each cluster: etcd, kube-apiserver,
+// kube-controller-manager and kube-scheduler as containers in the cluster's leaf network namespace, and
+// in it the add-ons that every cluster has.
+//
+// It takes a whole Config per cluster and makes it so, again and again without harm. Everything that a
+// restart needs is in layout.Cluster(id) before the first container starts, so that after a crash, or a
+// reboot, the restart monitor alone brings the control plane back. The package does not know ARM, how
+// the namespace comes to be, who carries the API server's requests into the VNet (its sub-package
+// tunnel does), or what a node is made of.
+//
+//	clusters/ID/config.json   the last Config
+//	           /pki           authorities of the cluster, etcd and the front proxy
+//	           /etcd, /kube-apiserver, …   what that container sees as /etc/kubernetes, and nothing else
+//	           /data, /audit  etcd's data; the audit log
+//
+// It implements https://kubernetes.io/docs/reference/command-line-tools-reference/ (v1.30) with the
+// choices of AKS where Azure documents them.
+package controlplane
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/cloister-dev/cloister/internal/lib/atomicfile"
+	"github.com/cloister-dev/cloister/internal/lib/containerrun"
+	"github.com/cloister-dev/cloister/internal/lib/layout"
+	"github.com/cloister-dev/cloister/internal/lib/netns"
+	"k8s.io/client-go/rest"
+)
+
+// Config is the whole desired state of one cluster's control plane.
+type Config struct {
+	ID string // short, lower-case; names containers and directories
+
+	// NetNS is the path of the leaf network namespace; layout.NetNS("cp-"+ID) when empty.
+	NetNS string
+	// ServiceAddress is the leaf's address that endpoints translate to; the API server listens there on 443.
+	ServiceAddress netip.Addr
+	// EndpointAddress is where nodes and pods find the API server in the VNet. It is advertised as the
+	// endpoint of the Service "kubernetes".
+	EndpointAddress netip.Addr
+
+	FQDN        string   // public name, in the serving certificate
+	PrivateFQDN string   // name in the private DNS zone, in the serving certificate
+	Names       []string // further names in the serving certificate
+
+	ServiceCIDR  netip.Prefix // addresses of Services; its first one is that of "kubernetes"
+	DNSServiceIP netip.Addr   // address of the Service "kube-dns"
+	// PodCIDRs are the addresses pods may have: kube-proxy masquerades what comes to a Service from elsewhere.
+	PodCIDRs []netip.Prefix
+
+	Nodes  int    // how many nodes there are to be; CoreDNS has one replica for one node, else two
+	Images Images // zero fields stand for DefaultImages
+}
+
+// Images are the add-ons' image references.
+type Images struct{ CoreDNS, KubeProxy, MetricsServer string }
+
+// DefaultImages are AKS's for Kubernetes 1.30.
+var DefaultImages = Images{
+	CoreDNS:       "mcr.microsoft.com/oss/kubernetes/coredns:v1.11.3",
+	KubeProxy:     "mcr.microsoft.com/oss/kubernetes/kube-proxy:v1.30.3",
+	MetricsServer: "mcr.microsoft.com/oss/kubernetes/metrics-server:v0.7.2",
+}
+
+// Containers is what the engine needs of internal/lib/containerrun.
+type Containers interface {
+	EnsureAll(ctx context.Context, specs []containerrun.Spec) error
+	RemoveAll(ctx context.Context, ids []string, grace time.Duration) error
+}
+
+// Engine runs control planes.
+type Engine struct {
+	l          layout.Layout
+	bin        string // directory of the binaries
+	containers Containers
+}
+
+// New returns the engine of an installation; bin is the directory of etcd, kube-apiserver and the others.
+func New(l layout.Layout, bin string, containers Containers) *Engine {
+	return &Engine{l: l, bin: bin, containers: containers}
+}
+
+// ErrNotFound is returned for a cluster that has no control plane here.
+var ErrNotFound = fmt.Errorf("no such control plane: %w", fs.ErrNotExist)
+
+var validID = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
+
+func (c Config) validate() error {
+	var errs []error
+	if !validID.MatchString(c.ID) {
+		errs = append(errs, fmt.Errorf("ID %q: want up to 40 lower-case letters, digits and inner hyphens", c.ID))
+	}
+	for name, addr := range map[string]netip.Addr{"ServiceAddress": c.ServiceAddress, "EndpointAddress": c.EndpointAddress, "DNSServiceIP": c.DNSServiceIP} {
+		if !addr.Is4() {
+			errs = append(errs, fmt.Errorf("%s %q: want an IPv4 address", name, addr))
+		}
+	}
+	switch {
+	case !c.ServiceCIDR.IsValid() || !c.ServiceCIDR.Addr().Is4() || c.ServiceCIDR != c.ServiceCIDR.Masked():
+		errs = append(errs, fmt.Errorf("ServiceCIDR %q: want an IPv4 network", c.ServiceCIDR))
+	case !c.ServiceCIDR.Contains(c.DNSServiceIP) || c.DNSServiceIP == c.kubernetesServiceIP():
+		errs = append(errs, fmt.Errorf("DNSServiceIP %s: want an address of %s other than its first", c.DNSServiceIP, c.ServiceCIDR))
+	}
+	if c.FQDN == "" && c.PrivateFQDN == "" {
+		errs = append(errs, errors.New("FQDN and PrivateFQDN are both empty"))
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) kubernetesServiceIP() netip.Addr { return c.ServiceCIDR.Addr().Next() }
+
+// serverURL is how clients in the VNet reach the API server.
+func (c Config) serverURL() string {
+	if c.PrivateFQDN != "" {
+		return "https://" + c.PrivateFQDN + ":443"
+	}
+	return "https://" + c.FQDN + ":443"
+}
+
+// withDefaults fills what may be left empty.
+func (e *Engine) withDefaults(c Config) Config {
+	if c.NetNS == "" {
+		c.NetNS = e.l.NetNS("cp-" + c.ID)
+	}
+	for _, image := range []struct {
+		field    *string
+		fallback string
+	}{
+		{&c.Images.CoreDNS, DefaultImages.CoreDNS},
+		{&c.Images.KubeProxy, DefaultImages.KubeProxy},
+		{&c.Images.MetricsServer, DefaultImages.MetricsServer},
+	} {
+		if *image.field == "" {
+			*image.field = image.fallback
+		}
+	}
+	return c
+}
+
+// Set makes the control plane be as c says: Start, WaitReady and Apply. It returns when the API
+// server is ready and holds the add-ons, not when their pods run, which takes nodes.
+func (e *Engine) Set(ctx context.Context, c Config) error {
+	if err := e.Start(ctx, c); err != nil {
+		return err
+	}
+	if err := e.WaitReady(ctx, c.ID); err != nil {
+		return err
+	}
+	return e.Apply(ctx, c.ID)
+}
+
+// Start writes everything down and starts the containers. It does not wait for the API server.
+func (e *Engine) Start(ctx context.Context, c Config) error {
+	if err := c.validate(); err != nil {
+		return fmt.Errorf("control plane %s: %w", c.ID, err)
+	}
+	c = e.withDefaults(c)
+	fail := func(err error) error { return fmt.Errorf("start control plane %s: %w", c.ID, err) }
+	if !netns.Is(c.NetNS) {
+		return fail(fmt.Errorf("its network namespace %s is not there", c.NetNS))
+	}
+	if err := atomicfile.WriteJSON(e.path(c.ID, "config.json"), c, 0o600); err != nil {
+		return fail(err)
+	}
+	if err := e.writeFiles(c); err != nil {
+		return fail(err)
+	}
+	specs, err := e.specs(c)
+	if err != nil {
+		return fail(err)
+	}
+	if err := e.containers.EnsureAll(ctx, specs); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// Remove ends the control plane and deletes everything of it. It is no error when there is none.
+func (e *Engine) Remove(ctx context.Context, id string) error {
+	if !validID.MatchString(id) {
+		return fmt.Errorf("remove control plane %q: not an ID", id)
+	}
+	ids := make([]string, len(components))
+	for i, name := range components {
+		ids[i] = containerID(id, name)
+	}
+	// No grace: the data goes, too, and a graceful end would only write more of it.
+	if err := e.containers.RemoveAll(ctx, ids, 0); err != nil {
+		return fmt.Errorf("remove control plane %s: %w", id, err)
+	}
+	paths := []string{e.l.Tunnel(id), e.l.Cluster(id)}
+	for _, id := range ids {
+		paths = append(paths, e.l.Log(id))
+	}
+	for _, path := range paths {
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("remove control plane %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// List names the clusters that have a control plane here, half made ones included.
+func (e *Engine) List() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Dir(e.l.Cluster("x")))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list control planes: %w", err)
+	}
+	var out []string
+	for _, entry := range entries {
+		out = append(out, entry.Name())
+	}
+	return out, nil
+}
+
+// Ready reports, as nil, that the API server says it is ready.
+func (e *Engine) Ready(ctx context.Context, id string) error {
+	client, done, err := e.httpClient(id)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return ready(ctx, client)
+}
+
+// WaitReady returns when the API server is ready.
+func (e *Engine) WaitReady(ctx context.Context, id string) error {
+	client, done, err := e.httpClient(id)
+	if err != nil {
+		return err
+	}
+	defer done()
+	// The API server announces its readiness to nobody, so this asks.
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		last := ready(ctx, client)
+		if last == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("control plane %s is not ready: %w (%w)", id, ctx.Err(), last)
+		}
+	}
+}
+
+func (e *Engine) httpClient(id string) (client *http.Client, done func(), err error) {
+	config, err := e.Client(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	config.Timeout = 2 * time.Second
+	client, err = rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("control plane %s: %w", id, err)
+	}
+	return client, client.CloseIdleConnections, nil
+}
+
+func ready(ctx context.Context, client *http.Client) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, loopback+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("/readyz answers %s", response.Status)
+	}
+	return nil
+}
+
+func (e *Engine) path(id string, elem ...string) string {
+	return filepath.Join(append([]string{e.l.Cluster(id)}, elem...)...)
+}
+
+// load returns the cluster's last Config.
+func (e *Engine) load(id string) (Config, error) {
+	var c Config
+	data, err := os.ReadFile(e.path(id, "config.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, fmt.Errorf("%s: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		return c, fmt.Errorf("control plane %s: %w", id, err)
+	}
+	if err := json.Unmarshal(data, &c); err != nil {
+		return c, fmt.Errorf("control plane %s: config.json: %w", id, err)
+	}
+	return c, nil
+}
