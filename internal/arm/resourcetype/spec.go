@@ -65,6 +65,14 @@ type Spec[M any] struct {
 	Creating, Updating string
 	// Actions are POST /ID/NAME.
 	Actions map[string]Action[M]
+	// Find answers for documents that are not stored (built-in ones); asked when the store has none. It
+	// returns resourcestore.ErrNotFound when there is no such document either.
+	Find func(ctx context.Context, id resourceid.ID, documents Reader) (resourcestore.Resource, error)
+	// List selects what a GET on a collection of the type shows. Nil shows the stored documents of the
+	// type directly in the scope (or anywhere below a group or subscription).
+	List func(ctx context.Context, r *ListRequest) ([]resourcestore.Resource, error)
+	// BusyCode is the error of a write while an operation is in progress; AnotherOperationInProgress by default.
+	BusyCode string
 	// NoState is true for types whose documents have no properties.provisioningState.
 	NoState bool
 	// NoPut, NoDelete: the type cannot be written, or deleted, by clients (405).
@@ -97,10 +105,11 @@ type Request[M any] struct {
 	Existing *M
 	// Sent is the body as it came, for rules on presence (null and absent differ); nil on DELETE.
 	Sent map[string]json.RawMessage
-	// Documents reads other documents.
+	// Documents reads other documents, those of this same request included.
 	Documents Reader
 
 	children []ChildDocument
+	removed  []resourceid.ID
 }
 
 // ChildDocument is a document to be written in the same transaction as its parent.
@@ -115,10 +124,25 @@ func (r *Request[M]) PutChild(id resourceid.ID, body any) {
 	r.children = append(r.children, ChildDocument{id, body})
 }
 
+// DeleteChild has a child resource deleted together with this write. PutChild for the same ID wins.
+func (r *Request[M]) DeleteChild(id resourceid.ID) { r.removed = append(r.removed, id) }
+
 // View is a document about to be shown.
 type View[M any] struct {
 	ID        resourceid.ID
 	Model     *M
+	Documents Reader
+	// Status is the HTTP status of a GET's answer; 0 stands for 200. Results of commands answer 202 until they are there.
+	Status int
+}
+
+// ListRequest is a GET on a collection.
+type ListRequest struct {
+	Scope     resourceid.ID // what the collection lies in
+	Type      string
+	Filter    string // $filter as sent
+	Caller    Principal
+	Query     map[string][]string
 	Documents Reader
 }
 
@@ -172,8 +196,9 @@ type Result struct {
 type Action[M any] struct {
 	// Permission overrides the role action, TYPE/NAME/action.
 	Permission string
-	// Handle answers the request. A nil result answers 204, or 202 with an operation when the model was
-	// changed: the type's Reconcile then does the work.
+	// Handle answers the request: 200 with the result as JSON, or what a *Response says. A nil result
+	// answers 204, or 202 with an operation when the model was changed: the type's Reconcile then does the
+	// work. A provisioningState that Handle sets is shown meanwhile.
 	Handle func(ctx context.Context, r *ActionRequest[M]) (result any, err error)
 }
 
@@ -187,4 +212,36 @@ type ActionRequest[M any] struct {
 	Body       json.RawMessage
 	Model      *M // changes are stored when Handle returns without error
 	Documents  Reader
+}
+
+// Response is an action's result with a status of its own. A Location that starts with a slash is
+// completed with the host and api-version of the request.
+type Response struct {
+	Status   int
+	Location string
+	Body     any
+}
+
+// EndpointRequest is a request to an Endpoint.
+type EndpointRequest struct {
+	Method     string        // GET or POST
+	Scope      resourceid.ID // subscription, resource group, resource or tenant before /providers/
+	Names      []string      // one per part of the type; one fewer when the collection itself was asked for
+	Action     string        // POST: what follows the last name
+	Caller     Principal
+	APIVersion string
+	Query      map[string][]string
+	Body       json.RawMessage
+	Documents  Reader
+}
+
+// Endpoint declares a path that answers without documents of its own: lists of versions of a location,
+// upgrade profiles, name checks.
+type Endpoint struct {
+	// Name is the path's type, Microsoft.ContainerService/locations/kubernetesVersions.
+	Name string
+	// Permission is the role action demanded; NAME/read for GET and NAME/action for POST by default.
+	Permission string
+	// Get and Post answer with a value, or a *Response; nil: 405.
+	Get, Post func(ctx context.Context, r *EndpointRequest) (any, error)
 }
