@@ -49,7 +49,7 @@ func (r *runner) retry(ctx context.Context, p policy, what string, fn func(conte
 		budget = min(max(time.Duration(float64(p.tries)*float64(per)*scale), minBudget), maxBudget)
 		sleep = min(max(time.Duration(float64(per)*scale), 100*time.Millisecond), 500*time.Millisecond)
 	}
-	start := time.Now()
+	start, said := time.Now(), ""
 	for try := 1; ; try++ {
 		err := fn(ctx)
 		if err == nil {
@@ -61,7 +61,11 @@ func (r *runner) retry(ctx context.Context, p policy, what string, fn func(conte
 		if ctx.Err() != nil {
 			return errors.Join(ctx.Err(), err)
 		}
-		r.logf("%s: try %d failed: %v", what, try, err)
+		// Said once: the log's end is what the user is shown.
+		if err.Error() != said {
+			said = err.Error()
+			r.logf("%s: try %d failed: %v", what, try, err)
+		}
 		if azure && try >= p.tries || !azure && time.Since(start)+sleep >= budget {
 			return fmt.Errorf("%s: gave up after %d tries in %s: %w", what, try, time.Since(start).Round(time.Millisecond), err)
 		}

@@ -171,22 +171,21 @@ func (r *runner) provision(ctx context.Context) (step string, err error) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
-	start := func(name string, fn func(context.Context) error) *task {
+	// start runs a step as soon as the steps it needs are done.
+	start := func(name string, fn func(context.Context) error, needs ...*task) *task {
 		t := &task{name: name, done: make(chan struct{})}
 		running.Go(func() {
 			defer close(t.done)
+			for _, n := range needs {
+				<-n.done
+				if n.err != nil {
+					t.err = fmt.Errorf("needs %s: %w", n.name, n.err)
+					return
+				}
+			}
 			t.err = r.step(ctx, name, fn)
 		})
 		return t
-	}
-	after := func(before *task, fn func(context.Context) error) func(context.Context) error {
-		return func(ctx context.Context) error {
-			<-before.done
-			if before.err != nil {
-				return fmt.Errorf("needs %s: %w", before.name, before.err)
-			}
-			return fn(ctx)
-		}
 	}
 
 	auth := authn.Anonymous
@@ -195,25 +194,24 @@ func (r *runner) provision(ctx context.Context) (step string, err error) {
 	tasks := []*task{metadata}
 	login := metadata
 	if r.config.RegistryServer != "" {
-		login = start("AKS.CSE.orasLogin.oras_login_with_kubelet_identity", after(metadata, func(ctx context.Context) (err error) {
+		login = start("AKS.CSE.orasLogin.oras_login_with_kubelet_identity", func(ctx context.Context) (err error) {
 			auth, err = r.login(ctx)
 			return err
-		}))
+		}, metadata)
 		tasks = append(tasks, login)
 	}
-	binaries := start("AKS.CSE.installKubeletAndKubectl", after(login, func(ctx context.Context) error { return r.installKubernetes(ctx, auth) }))
+	binaries := start("AKS.CSE.installKubeletAndKubectl", func(ctx context.Context) error { return r.installKubernetes(ctx, auth) }, login)
 	outbound := start("AKS.CSE.outboundCheck", r.checkOutbound)
 	lookup := start("AKS.CSE.apiserverNslookup", r.lookupAPIServer)
-	connect := start("AKS.CSE.apiserverCurl", after(lookup, r.connectAPIServer))
-	provider := start("AKS.CSE.installCredentialProvider", after(login, func(ctx context.Context) error { return r.installCredentialProvider(ctx, auth) }))
-	pause := start("AKS.CSE.pullPodInfraContainerImage", after(login, func(ctx context.Context) error {
-		archive, err := r.pullSandboxImage(ctx, auth)
-		if err != nil {
-			return err
-		}
-		return after(containerd, func(ctx context.Context) error { return r.importSandboxImage(ctx, archive) })(ctx)
-	}))
-	tasks = append(tasks, binaries, containerd, outbound, lookup, connect, provider, pause)
+	connect := start("AKS.CSE.apiserverCurl", r.connectAPIServer, lookup)
+	provider := start("AKS.CSE.installCredentialProvider", func(ctx context.Context) error { return r.installCredentialProvider(ctx, auth) }, login)
+	var archive []byte
+	pull := start("AKS.CSE.ensureKubelet.pullPodInfraContainerImage", func(ctx context.Context) (err error) {
+		archive, err = r.pullSandboxImage(ctx, auth)
+		return err
+	}, login)
+	load := start("AKS.CSE.ensureKubelet.importPodInfraContainerImage", func(ctx context.Context) error { return r.importSandboxImage(ctx, archive) }, pull, containerd)
+	tasks = append(tasks, binaries, containerd, outbound, lookup, connect, provider, pull, load)
 	for _, t := range tasks {
 		<-t.done
 		if t.err != nil {
