@@ -83,9 +83,14 @@ func anyMatches(patterns []string, action string) bool {
 	return false
 }
 
-// Matches reports whether an action's name fits a pattern, in any case; each * in it stands for any text, slashes included.
+// Matches reports whether an action's name fits a pattern, in any case; each * in it stands for any text, slashes
+// included. A whole segment /*/ also stands for nothing: Managed Identity Operator holds
+// userAssignedIdentities/*/assign/action, and that is what lets it userAssignedIdentities/assign/action.
 func Matches(pattern, action string) bool {
 	pattern, action = strings.ToLower(pattern), strings.ToLower(action)
+	if before, after, ok := strings.Cut(pattern, "/*/"); ok && Matches(before+"/"+after, action) {
+		return true
+	}
 	parts := strings.Split(pattern, "*")
 	if len(parts) == 1 {
 		return pattern == action

@@ -146,7 +146,7 @@ func render(ctx context.Context, v *resourcetype.View[Model]) error {
 		}
 		connections = append(connections, ConnectionView{ID: c.ID.String(), Name: c.ID.Name(), Type: connectionsType, Properties: doc.Properties})
 	}
-	v.Model.Properties.PrivateEndpointConnections = connections
+	v.Model.Properties.PrivateEndpointConnections = &connections
 	return nil
 }
 
