@@ -210,6 +210,21 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 	return nil
 }
 
+// Restore makes what control planes need of the run directory, which a reboot empties. It is called
+// before containerd is started, so that the restart monitor finds everything in place.
+func (e *Engine) Restore() error {
+	ids, err := e.List()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := os.MkdirAll(e.l.Tunnel(id), 0o700); err != nil {
+			return fmt.Errorf("restore control plane %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
 // List names the clusters that have a control plane here, half made ones included.
 func (e *Engine) List() ([]string, error) {
 	entries, err := os.ReadDir(filepath.Dir(e.l.Cluster("x")))

@@ -213,6 +213,8 @@ func TestControlPlane(t *testing.T) {
 	t.Run("Rights", func(t *testing.T) { testRights(t, ctx, e, c) })
 	t.Run("RestartMonitorHeals", func(t *testing.T) { testHealing(t, ctx, m, e, c) })
 	t.Run("AnotherName", func(t *testing.T) { testAnotherName(t, ctx, m, e, c) })
+	t.Run("NodesAreWatchedDrainedDeleted", func(t *testing.T) { testNodes(t, ctx, e, client, c) })
+	t.Run("Reboot", func(t *testing.T) { testReboot(t, ctx, m, e, c) })
 	t.Run("Memory", func(t *testing.T) { testMemory(t, m) })
 
 	begin = time.Now()
