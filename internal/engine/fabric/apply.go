@@ -91,6 +91,18 @@ func (f *Fabric) apply(ctx context.Context, p plan) error {
 func (f *Fabric) open(s space) (*openSpace, error) {
 	o := &openSpace{space: s, path: f.layout.NetNS(s.name), step: f.step}
 	user := f.layout.UserNS(s.name)
+	if netns.Is(o.path) {
+		owner, err := ownerOf(o.path)
+		if err != nil {
+			return nil, err
+		}
+		// A namespace cannot change hands, nor a user namespace its map.
+		if owner != s.ids.Base {
+			if err := f.remove(s.name); err != nil {
+				return nil, err
+			}
+		}
+	}
 	if s.ids.Count > 0 {
 		if !userns.Is(user, o.path) {
 			if err := f.step("make namespaces " + s.name); err != nil {
@@ -121,6 +133,20 @@ func (f *Fabric) open(s space) (*openSpace, error) {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
 	return o, nil
+}
+
+// ownerOf is the host's id of the root of the user namespace that a network namespace belongs to: the kernel shows its
+// sysctls as that user's.
+func ownerOf(path string) (owner uint32, err error) {
+	err = netns.Do(path, func() error {
+		var st unix.Stat_t
+		if err := unix.Stat("/proc/sys/net/ipv4/ip_forward", &st); err != nil {
+			return fmt.Errorf("owner of %s: %w", path, err)
+		}
+		owner = st.Uid
+		return nil
+	})
+	return owner, err
 }
 
 func (o *openSpace) close() {

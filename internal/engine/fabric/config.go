@@ -1,6 +1,7 @@
 package fabric
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -123,6 +124,24 @@ const (
 	publicName = "public"
 	sinkName   = "sink"
 )
+
+// ordered is the Config with its lists sorted, so that the order in which a caller came by them changes nothing.
+func (c Config) ordered() Config {
+	by := func(a, b string) int { return cmp.Compare(a, b) }
+	c.Leaves = slices.SortedFunc(slices.Values(c.Leaves), func(a, b Leaf) int { return by(a.Name, b.Name) })
+	c.Workstations = slices.SortedFunc(slices.Values(c.Workstations), func(a, b Workstation) int { return by(a.Name, b.Name) })
+	c.Networks = slices.SortedFunc(slices.Values(c.Networks), func(a, b Network) int { return by(a.ID, b.ID) })
+	for i := range c.Networks {
+		n := &c.Networks[i]
+		n.Subnets = slices.SortedFunc(slices.Values(n.Subnets), func(a, b Subnet) int { return by(a.Name, b.Name) })
+		n.NICs = slices.SortedFunc(slices.Values(n.NICs), func(a, b NIC) int { return by(a.ID, b.ID) })
+		n.Endpoints = slices.SortedFunc(slices.Values(n.Endpoints), func(a, b Endpoint) int { return by(a.ID, b.ID) })
+		for j := range n.NICs {
+			n.NICs[j].Secondary = slices.SortedFunc(slices.Values(n.NICs[j].Secondary), netip.Addr.Compare)
+		}
+	}
+	return c
+}
 
 // validate finds what would make one part of the state break another's, and names every fault.
 func (c Config) validate() error {

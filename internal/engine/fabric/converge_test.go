@@ -122,6 +122,8 @@ func changed() Config {
 	return Config{Leaves: c.Leaves[1:], Networks: []Network{a, b}}
 }
 
+const deathShards = 4
+
 var errDied = errors.New("died")
 
 // TestDeathAtAnyLine lets the process die before every single change to the machine, on the way from nothing to a
@@ -151,44 +153,63 @@ func TestDeathAtAnyLine(t *testing.T) {
 		{"from nothing", nil, small(), first},
 		{"from another state", []Config{small()}, changed(), second},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			for deaths := 0; ; deaths++ {
-				w := newWorld(t)
-				for _, c := range test.before {
-					w.set(c)
-				}
-				left, died := deaths, ""
-				var mu sync.Mutex
-				dying := w.again()
-				dying.step = func(change string) error {
-					mu.Lock()
-					defer mu.Unlock()
-					if left--; left < 0 {
-						died = change
-						return errDied
+		for shard := range deathShards {
+			t.Run(fmt.Sprintf("%s, %d", test.name, shard), func(t *testing.T) {
+				t.Parallel() // most of it is waiting for the kernel
+				for deaths := shard; ; deaths += deathShards {
+					w := newWorld(t)
+					for _, c := range test.before {
+						w.set(c)
 					}
-					return nil
-				}
-				err := dying.Set(context.Background(), test.config)
-				if err == nil {
-					if deaths < 30 {
-						t.Errorf("only %d changes to die at", deaths)
+					left, died := deaths, ""
+					var mu sync.Mutex
+					dying := w.again()
+					dying.step = func(change string) error {
+						mu.Lock()
+						defer mu.Unlock()
+						if left--; left < 0 {
+							died = change
+							return errDied
+						}
+						return nil
 					}
-					t.Logf("died %d times", deaths)
-					return
+					err := dying.Set(context.Background(), test.config)
+					if err == nil {
+						if deaths < 30 {
+							t.Errorf("only %d changes to die at", deaths)
+						}
+						return
+					}
+					if !errors.Is(err, errDied) {
+						t.Fatal(err)
+					}
+					w.again().set(test.config)
+					if got := w.snapshot(); got != test.want {
+						t.Fatalf("after a death before %q:\n%s\nwant:\n%s", died, got, test.want)
+					}
+					if err := w.Teardown(context.Background()); err != nil {
+						t.Fatal(err)
+					}
 				}
-				if !errors.Is(err, errDied) {
-					t.Fatal(err)
-				}
-				w.again().set(test.config)
-				if got := w.snapshot(); got != test.want {
-					t.Fatalf("after a death before %q:\n%s\nwant:\n%s", died, got, test.want)
-				}
-				if err := w.Teardown(context.Background()); err != nil {
-					t.Fatal(err)
-				}
-			}
-		})
+			})
+		}
+	}
+}
+
+func TestGuestWithOtherIDsIsMadeAnew(t *testing.T) {
+	w := newWorld(t)
+	c := small()
+	w.set(c)
+	nic := &c.Networks[0].NICs[0]
+	for _, ids := range [][2]uint32{{5 << 24, 1 << 24}, {0, 0}, {6 << 24, 1 << 24}} {
+		nic.Guest.UIDBase, nic.Guest.UIDCount = ids[0], ids[1]
+		w.set(c)
+		if owner, err := ownerOf(w.ns(nic.Guest.Name)); err != nil || owner != ids[0] {
+			t.Errorf("the namespace belongs to %d, %v, want %d", owner, err, ids[0])
+		}
+		if got, want := userns.Is(w.layout.UserNS(nic.Guest.Name), w.ns(nic.Guest.Name)), ids[1] > 0; got != want {
+			t.Errorf("a user namespace: %v, want %v", got, want)
+		}
 	}
 }
 
@@ -199,6 +220,13 @@ func TestNothingToDoChangesNothing(t *testing.T) {
 		undisturbed := f.step
 		f.step = func(change string) error { return fmt.Errorf("unexpected change: %s", change) }
 		f.set(small())
+		c := small() // the same, as another caller might list it
+		slices.Reverse(c.Leaves)
+		for _, n := range c.Networks {
+			slices.Reverse(n.Subnets)
+			slices.Reverse(n.NICs)
+		}
+		f.set(c)
 		f.step = undisturbed
 	}
 }
@@ -261,19 +289,7 @@ func TestDamageIsRepaired(t *testing.T) {
 		"guest namespace unpinned": func() { userns.Delete(w.layout.UserNS("node-a-1"), w.ns("node-a-1")) },
 		"network unpinned":         func() { netns.Delete(w.ns("vnet-a")) },
 		"hub unpinned":             func() { netns.Delete(w.ns(hubName)) },
-		"rules removed": func() {
-			file, _ := os.Open(w.ns("vnet-a"))
-			defer file.Close()
-			c, err := filterAt(int(file.Fd()))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.CloseLasting()
-			c.FlushRuleset()
-			if err := c.Flush(); err != nil {
-				t.Fatal(err)
-			}
-		},
+		"rules removed":            func() { w.flushRules("vnet-a") },
 		"guest's address and default route removed": func() {
 			w.in("node-a-1", func(h *netlink.Handle) error {
 				l, err := h.LinkByName("eth0")
@@ -312,7 +328,16 @@ func TestRemovedThingsAreGone(t *testing.T) {
 	w := newWorld(t)
 	w.set(Config{})
 	empty := w.snapshot()
-	w.set(small())
+	withPublic, without := small(), small()
+	without.Networks[0].Subnets = slices.Clone(without.Networks[0].Subnets)
+	without.Networks[0].Subnets[0].DefaultOutbound = false
+	w.set(without)
+	private := w.snapshot()
+	w.set(withPublic)
+	w.set(without)
+	if got := w.snapshot(); got != private {
+		t.Errorf("without default outbound access again:\n%s\nwant:\n%s", got, private)
+	}
 	w.listen("vnet-a", "168.63.129.16:53") // an open socket keeps the namespace, but nothing of it
 	w.set(Config{})
 	if got := w.snapshot(); got != empty {

@@ -43,6 +43,7 @@ func (f *Fabric) Set(ctx context.Context, c Config) error {
 	if err := c.validate(); err != nil {
 		return fmt.Errorf("fabric: %w", err)
 	}
+	c = c.ordered()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s, _, err := readState(f.statePath())

@@ -1,8 +1,15 @@
 package fabric
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/cloister-dev/cloister/internal/lib/netns"
 )
 
 func TestGuestsOfANetworkReachEachOther(t *testing.T) {
@@ -30,11 +37,75 @@ func TestGuestsOfANetworkReachEachOther(t *testing.T) {
 			t.Errorf("%s → %s: the first connection took %v", c.from, c.to, d)
 		}
 	}
-	// An address nobody has, a port nobody listens on: silence and a reset, from the guest itself.
-	w.timesOut("node-a-1", "", "10.0.1.77:80")
-	w.timesOut("node-a-1", "", "10.0.77.1:80")
-	w.timesOut("node-a-1", "", "192.168.1.1:80")
-	w.timesOut("node-a-1", "", "8.8.8.8:80")
+	// What nobody has is silent, and refused by the network rather than by the guest for want of an ARP answer.
+	for _, nobody := range []string{"10.0.1.77", "10.0.77.1", "192.168.1.1", "8.8.8.8"} {
+		before := w.counters().Networks["a"].Refused
+		w.timesOut("node-a-1", "", nobody+":80")
+		if w.counters().Networks["a"].Refused == before {
+			t.Errorf("%s: not counted as refused", nobody)
+		}
+	}
+	// A node forwards for its pods, a jump box for nobody.
+	for ns, want := range map[string]string{"node-a-1": "1", "jump-abox": "0", "vnet-a": "1"} {
+		w.in(ns, func(*netlink.Handle) error {
+			if v, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward"); err != nil || strings.TrimSpace(string(v)) != want {
+				t.Errorf("%s: ip_forward is %q, %v", ns, v, err)
+			}
+			return nil
+		})
+	}
+}
+
+// TestPodBehindItsNode has a pod as the CNI plugin ptp makes it: its own namespace, linked to the node's.
+func TestPodBehindItsNode(t *testing.T) {
+	w := newWorld(t)
+	a := vnet("a", "10.0")
+	a.NICs = []NIC{node(a, 1), node(a, 2)}
+	w.set(services(a))
+	pod := filepath.Join(t.TempDir(), "pod.net")
+	if err := netns.Create(pod); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { netns.Delete(pod) })
+	file, err := os.Open(pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	w.in("node-a-1", func(h *netlink.Handle) error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "veth-pod"
+		if err := h.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(file.Fd())}); err != nil {
+			return err
+		}
+		return plug(h, "veth-pod", "10.0.1.4/32", "10.0.1.101/32")
+	})
+	podHandle := func(h *netlink.Handle) error {
+		if err := plug(h, "eth0", "10.0.1.101/32", "10.0.1.4/32"); err != nil {
+			return err
+		}
+		l, err := h.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		return h.RouteAdd(&netlink.Route{Dst: ipNet(anywhere), Gw: ipNet(cidr("10.0.1.4/32")[0]).IP, LinkIndex: l.Attrs().Index})
+	}
+	w.inAt(pod, podHandle)
+	w.listen("node-a-2", "0.0.0.0:80")
+	w.listen("vnet-a", "169.254.169.254:80")
+	w.listen("registry", "240.0.0.1:443")
+	time.Sleep(50 * time.Millisecond) // the test's own link
+	for _, to := range []string{"10.0.1.5:80", "169.254.169.254:80"} {
+		if got, _, err := w.dialAt(pod, "", to); err != nil || got.from != ip("10.0.1.101") {
+			t.Errorf("pod → %s: seen as %v, %v", to, got.from, err)
+		}
+	}
+	if _, _, err := w.dialAt(pod, "", "10.0.2.4:443"); err != nil {
+		t.Errorf("pod → endpoint: %v", err)
+	}
+	w.listenAt(pod, "0.0.0.0:80")
+	w.reaches("node-a-2", "", "10.0.1.101:80")
+	w.reaches("vnet-a", "", "10.0.1.101:80")
 }
 
 func TestPlatformAddressesSeeWhoAsks(t *testing.T) {
@@ -62,7 +133,9 @@ func TestTheNetworkItselfReachesGuests(t *testing.T) {
 	w := newWorld(t)
 	a := vnet("a", "10.0")
 	a.NICs = []NIC{node(a, 1)}
-	w.set(Config{Networks: []Network{a}})
+	a.Subnets[0].DefaultOutbound = true
+	c := services(a)
+	w.set(c)
 	w.pod("node-a-1", "10.0.1.101")
 	w.listen("node-a-1", "0.0.0.0:10250")
 	for _, to := range []string{"10.0.1.4", "10.0.1.101"} {
@@ -71,6 +144,25 @@ func TestTheNetworkItselfReachesGuests(t *testing.T) {
 		}
 	}
 	w.timesOut("vnet-a", "", "10.0.1.99:80")
+
+	// Also when it is no longer the first address of the namespace.
+	w.in("vnet-a", func(h *netlink.Handle) error {
+		lo, err := h.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return h.AddrDel(lo, &netlink.Addr{IPNet: ipNet(host(platformSource))})
+	})
+	w.set(c)
+	if got := w.reaches("vnet-a", "", "10.0.1.4:10250"); got.from != platformSource {
+		t.Errorf("seen as %s", got.from)
+	}
+
+	// But nothing else: it is no way around the guests' rules.
+	w.listen("registry", "240.0.0.1:443")
+	w.listen("public", "198.18.0.10:443")
+	w.timesOut("vnet-a", "", "240.0.0.1:443")
+	w.timesOut("vnet-a", "", "198.18.0.10:443")
 }
 
 // services is a Config of a registry with two service-side addresses, a control plane, and one endpoint per network.
@@ -146,7 +238,37 @@ func TestProviderCannotRouteIntoANetwork(t *testing.T) {
 	w.route("hub", "10.0.0.0/16", shortName("v", "a"))
 	w.timesOut("registry", "240.0.0.1", "10.0.1.4:80")
 	// And as if the hub had let it pass.
+	before := w.counters().Networks["a"].Refused
 	w.timesOut("hub", "", "10.0.1.4:80")
+	if w.counters().Networks["a"].Refused == before {
+		t.Error("not counted as refused")
+	}
+	// Nor is there a way from one leaf to another.
+	w.route("registry", "240.1.0.0/16", "hub")
+	w.route("cp-one", "240.0.0.0/16", "hub")
+	w.listen("cp-one", "240.1.0.1:443")
+	w.timesOut("registry", "240.0.0.1", "240.1.0.1:443")
+}
+
+// TestHubTrustsNoNetwork lets a network's own rules be gone, and expects the hub to hold alone.
+func TestHubTrustsNoNetwork(t *testing.T) {
+	w := newWorld(t)
+	a := vnet("a", "10.0")
+	a.NICs = []NIC{node(a, 1)}
+	w.set(services(a))
+	w.listen("registry", "240.0.0.1:443")
+	w.listen("registry", "240.0.0.1:80")
+	w.listen("registry", "240.0.0.2:443")
+	w.listen("cp-one", "240.1.0.1:443")
+	w.flushRules("vnet-a")
+	w.route("vnet-a", "240.0.0.0/4", "hub")
+	w.pod("vnet-a", "255.0.0.1")
+	w.pod("vnet-a", "255.0.0.2")
+	w.reaches("vnet-a", "255.0.0.1", "240.0.0.1:443") // what its endpoint grants
+	w.timesOut("vnet-a", "255.0.0.2", "240.0.0.1:443")
+	for _, to := range []string{"240.0.0.1:80", "240.0.0.2:443", "240.1.0.1:443"} {
+		w.timesOut("vnet-a", "255.0.0.1", to)
+	}
 }
 
 func TestRemovedEndpointEndsItsFlows(t *testing.T) {

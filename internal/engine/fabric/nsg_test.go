@@ -39,6 +39,7 @@ func TestSecurityGroups(t *testing.T) {
 		nic    []Rule // of the first node
 		tries  []try
 		udp    []try
+		ping   []try
 	}{
 		{name: "a group with the default rules alone", subnet: []Rule{}, nic: []Rule{}, tries: []try{
 			{first, second + ":80", true}, {second, first + ":80", true}, {pod1, pod2 + ":80", true},
@@ -67,7 +68,12 @@ func TestSecurityGroups(t *testing.T) {
 				r.Protocol, r.DestinationPorts = "Tcp", []PortRange{{70, 79}, {80, 90}, {443, 443}}
 			})},
 			tries: []try{{second, first + ":80", false}, {second, first + ":8080", true}},
-			udp:   []try{{second, first + ":80", true}}},
+			udp:   []try{{second, first + ":80", true}},
+			ping:  []try{{second, first, true}}},
+		{name: "ICMP",
+			subnet: []Rule{with(rule(Inbound, 100, false), func(r *Rule) { r.Protocol = "Icmp" })},
+			tries:  []try{{second, first + ":80", true}},
+			ping:   []try{{second, first, false}}},
 		{name: "ports without a protocol are those of TCP and UDP",
 			subnet: []Rule{with(rule(Inbound, 100, false), func(r *Rule) { r.DestinationPorts = []PortRange{{0, 81}} })},
 			tries:  []try{{second, first + ":80", false}, {second, first + ":8080", true}},
@@ -105,6 +111,11 @@ func TestSecurityGroups(t *testing.T) {
 				w.timesOut(ns[try.from], try.from, try.to)
 				if w.counters().Networks["a"].Refused == before {
 					t.Errorf("%s → %s: not counted as refused", try.from, try.to)
+				}
+			}
+			for _, try := range test.ping {
+				if got := w.ping(ns[try.from], try.from, try.to); got != try.pass {
+					t.Errorf("ping %s → %s: %v, want %v", try.from, try.to, got, try.pass)
 				}
 			}
 			for _, try := range test.udp {

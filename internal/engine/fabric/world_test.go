@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -70,9 +71,14 @@ type answer struct{ from, at netip.Addr }
 // listen answers TCP on the address in the namespace.
 func (w *world) listen(ns, address string) {
 	w.Helper()
-	l, err := netns.Listen(w.ns(ns), "tcp4", address)
+	w.listenAt(w.ns(ns), address)
+}
+
+func (w *world) listenAt(path, address string) {
+	w.Helper()
+	l, err := netns.Listen(path, "tcp4", address)
 	if err != nil {
-		w.Fatalf("listen on %s in %s: %v", address, ns, err)
+		w.Fatalf("listen on %s in %s: %v", address, path, err)
 	}
 	w.Cleanup(func() { l.Close() })
 	go func() {
@@ -92,8 +98,13 @@ func host0(a net.Addr) string { h, _, _ := net.SplitHostPort(a.String()); return
 // dial connects from an address of the namespace ("" for the kernel's choice).
 func (w *world) dial(ns, from, to string) (answer, net.Conn, error) {
 	w.Helper()
+	return w.dialAt(w.ns(ns), from, to)
+}
+
+func (w *world) dialAt(path, from, to string) (answer, net.Conn, error) {
+	w.Helper()
 	var conn net.Conn
-	err := netns.Do(w.ns(ns), func() error {
+	err := netns.Do(path, func() error {
 		d := net.Dialer{Timeout: patience, FallbackDelay: -1}
 		if from != "" {
 			d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
@@ -152,7 +163,12 @@ func (w *world) echoes(c net.Conn, want bool) {
 // in does something on the links of a namespace, as its own root would.
 func (w *world) in(ns string, fn func(h *netlink.Handle) error) {
 	w.Helper()
-	err := netns.Do(w.ns(ns), func() error {
+	w.inAt(w.ns(ns), fn)
+}
+
+func (w *world) inAt(path string, fn func(h *netlink.Handle) error) {
+	w.Helper()
+	err := netns.Do(path, func() error {
 		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 		if err != nil {
 			return err
@@ -161,7 +177,83 @@ func (w *world) in(ns string, fn func(h *netlink.Handle) error) {
 		return fn(h)
 	})
 	if err != nil {
-		w.Fatalf("in %s: %v", ns, err)
+		w.Fatalf("in %s: %v", path, err)
+	}
+}
+
+// plug sets up one end of a pod's link: an address and a route to the other end.
+func plug(h *netlink.Handle, dev, address, other string) error {
+	l, err := h.LinkByName(dev)
+	if err != nil {
+		return err
+	}
+	if err := h.LinkSetUp(l); err != nil {
+		return err
+	}
+	a, err := netlink.ParseAddr(address)
+	if err != nil {
+		return err
+	}
+	if err := h.AddrReplace(l, a); err != nil {
+		return err
+	}
+	return h.RouteReplace(&netlink.Route{Dst: ipNet(cidr(other)[0]), LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK})
+}
+
+// flushRules removes every rule of a namespace.
+func (w *world) flushRules(ns string) {
+	w.Helper()
+	file, err := os.Open(w.ns(ns))
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer file.Close()
+	c, err := filterAt(int(file.Fd()))
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer c.CloseLasting()
+	c.FlushRuleset()
+	if err := c.Flush(); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// checksum is the ones' complement sum of RFC 1071.
+func checksum(words ...uint16) uint16 {
+	var sum uint32
+	for _, w := range words {
+		sum += uint32(w)
+	}
+	return uint16(sum + sum>>16)
+}
+
+// ping reports whether an ICMP echo is answered.
+func (w *world) ping(ns, from, to string) bool {
+	w.Helper()
+	var conn *net.IPConn
+	err := netns.Do(w.ns(ns), func() (err error) {
+		conn, err = net.DialIP("ip4:icmp", &net.IPAddr{IP: net.ParseIP(from)}, &net.IPAddr{IP: net.ParseIP(to)})
+		return err
+	})
+	if err != nil {
+		w.Fatalf("ping %s → %s: %v", ns, to, err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	// Another identifier each time, or conntrack would see one flow in all of them.
+	id := uint16(time.Now().UnixMicro())
+	echo := binary.BigEndian.AppendUint16([]byte{8, 0}, ^checksum(0x0800, id, 1))
+	conn.Write(binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(echo, id), 1))
+	b := make([]byte, 128)
+	for {
+		n, _, err := conn.ReadFromIP(b)
+		if err != nil {
+			return false
+		}
+		if n >= 8 && b[0] == 0 {
+			return true
+		}
 	}
 }
 

@@ -30,22 +30,16 @@ func Create(path string) error {
 		return err
 	}
 	f.Close()
-	done := make(chan error, 1)
-	go func() {
-		// Never unlocked: the thread is in the new namespace and ends with the goroutine.
-		runtime.LockOSThread()
+	err = away(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("unshare network namespace: %w", err)
-			return
+			return fmt.Errorf("unshare network namespace: %w", err)
 		}
-		self := fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid())
-		if err := unix.Mount(self, path, "", unix.MS_BIND, ""); err != nil {
-			done <- fmt.Errorf("pin network namespace at %s: %w", path, err)
-			return
+		if err := unix.Mount(threadNetNS, path, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("pin network namespace at %s: %w", path, err)
 		}
-		done <- nil
-	}()
-	if err := <-done; err != nil {
+		return nil
+	})
+	if err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
 	return nil
@@ -82,23 +76,31 @@ func Do(path string, fn func() error) error {
 		return fmt.Errorf("open network namespace: %w", err)
 	}
 	defer target.Close()
+	return away(func() error {
+		if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter %s: %w", path, err)
+		}
+		return fn()
+	})
+}
+
+const threadNetNS = "/proc/thread-self/ns/net"
+
+// away runs fn on a thread of its own and takes the thread home to its network namespace. Even a thread that Go will
+// not use again must go home: the process's first thread never ends, and would hold the other namespace for good.
+func away(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		home, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
+		home, err := os.Open(threadNetNS)
 		if err != nil {
 			runtime.UnlockOSThread()
 			done <- err
 			return
 		}
 		defer home.Close()
-		if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); err != nil {
-			runtime.UnlockOSThread()
-			done <- fmt.Errorf("enter %s: %w", path, err)
-			return
-		}
 		result := fn()
-		// A thread that cannot go home stays locked and dies with this goroutine.
+		// A thread that cannot go home stays locked and ends with this goroutine.
 		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
 			runtime.UnlockOSThread()
 		}
