@@ -96,46 +96,37 @@ func (e *Engine) values(c Config) (values, error) {
 	return v, nil
 }
 
-// Apply makes the cluster hold what every cluster holds: who may join it, CoreDNS, kube-proxy and
-// metrics-server. The API server must be ready.
-func (e *Engine) Apply(ctx context.Context, id string) error {
-	fail := func(err error) error { return fmt.Errorf("add-ons of control plane %s: %w", id, err) }
-	c, err := e.load(id)
+// applyAddons applies every manifest.
+func (e *Engine) applyAddons(ctx context.Context, c Config) error {
+	v, err := e.values(c)
 	if err != nil {
 		return err
 	}
-	v, err := e.values(c)
-	if err != nil {
-		return fail(err)
-	}
 	objects, err := render(v)
 	if err != nil {
-		return fail(err)
+		return err
 	}
-	config, err := e.Client(id)
+	config, err := e.Client(c.ID)
 	if err != nil {
 		return err
 	}
 	client, err := dynamic.NewForConfig(config)
 	if err != nil {
-		return fail(err)
+		return err
 	}
 	// The API server makes the namespace itself, a little later than it is ready.
 	namespace := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": "kube-system"},
 	}}
 	if err := apply(ctx, client, namespace); err != nil {
-		return fail(err)
+		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for _, object := range objects {
 		g.Go(func() error { return apply(ctx, client, object) })
 	}
-	if err := g.Wait(); err != nil {
-		return fail(err)
-	}
-	return nil
+	return g.Wait()
 }
 
 func apply(ctx context.Context, client dynamic.Interface, object *unstructured.Unstructured) error {

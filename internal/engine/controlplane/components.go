@@ -12,8 +12,9 @@ import (
 
 func containerID(id, component string) string { return "cp-" + id + "-" + component }
 
-// specs are the cluster's containers. All start at once: each tries again until what it needs is there.
-func (e *Engine) specs(c Config) ([]containerrun.Spec, error) {
+// specs are the containers of these components. Each tries again until what it needs is there, so that
+// the restart monitor may start them in any order.
+func (e *Engine) specs(c Config, components ...string) ([]containerrun.Spec, error) {
 	var out []containerrun.Spec
 	for _, component := range components {
 		hash, err := e.fixedHash(c.ID, component)

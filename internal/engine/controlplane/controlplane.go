@@ -34,6 +34,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/lib/containerrun"
 	"github.com/cloister-dev/cloister/internal/lib/layout"
 	"github.com/cloister-dev/cloister/internal/lib/netns"
+	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 )
 
@@ -149,6 +150,9 @@ func (e *Engine) withDefaults(c Config) Config {
 
 // Set makes the control plane be as c says: Start, WaitReady and Apply. It returns when the API
 // server is ready and holds the add-ons, not when their pods run, which takes nodes.
+//
+// The controllers come after the API server is ready. They would wait for it by themselves, as they do
+// after a reboot, but in steps of a second and more, and what a new cluster waits for is them.
 func (e *Engine) Set(ctx context.Context, c Config) error {
 	if err := e.Start(ctx, c); err != nil {
 		return err
@@ -159,7 +163,7 @@ func (e *Engine) Set(ctx context.Context, c Config) error {
 	return e.Apply(ctx, c.ID)
 }
 
-// Start writes everything down and starts the containers. It does not wait for the API server.
+// Start writes everything down and starts etcd and the API server. It does not wait for them.
 func (e *Engine) Start(ctx context.Context, c Config) error {
 	if err := c.validate(); err != nil {
 		return fmt.Errorf("control plane %s: %w", c.ID, err)
@@ -175,11 +179,32 @@ func (e *Engine) Start(ctx context.Context, c Config) error {
 	if err := e.writeFiles(c); err != nil {
 		return fail(err)
 	}
-	specs, err := e.specs(c)
+	specs, err := e.specs(c, etcd, apiserver)
 	if err != nil {
 		return fail(err)
 	}
 	if err := e.containers.EnsureAll(ctx, specs); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// Apply runs the controllers, and makes the cluster hold what every cluster holds: who may join it,
+// CoreDNS, kube-proxy and metrics-server. The API server must be ready.
+func (e *Engine) Apply(ctx context.Context, id string) error {
+	fail := func(err error) error { return fmt.Errorf("complete control plane %s: %w", id, err) }
+	c, err := e.load(id)
+	if err != nil {
+		return err
+	}
+	specs, err := e.specs(c, controllerManager, scheduler)
+	if err != nil {
+		return fail(err)
+	}
+	var g errgroup.Group // neither is undone when the other fails
+	g.Go(func() error { return e.containers.EnsureAll(ctx, specs) })
+	g.Go(func() error { return e.applyAddons(ctx, c) })
+	if err := g.Wait(); err != nil {
 		return fail(err)
 	}
 	return nil
