@@ -68,6 +68,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, c call) (prin
 	case r.Header.Get("Authorization") != "":
 		challenge += `,error="invalid_token"`
 	}
+	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 	w.Header().Set("Www-Authenticate", challenge)
 	unauthorized(w)
 	return principal{}, false

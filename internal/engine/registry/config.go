@@ -132,7 +132,7 @@ func (s *Server) compile(c Config, old *state) (*state, error) {
 	}
 	next.entra = &entraVerifier{keys: set, issuers: c.Issuers, tenant: c.TenantID}
 	var err error
-	if next.upstream, err = newUpstream(c, old.upstream, s.opts.Dial); err != nil {
+	if next.upstream, err = newUpstream(c, old.upstream, s.opts.Dial, s.log); err != nil {
 		return nil, err
 	}
 	for _, r := range c.Registries {

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/netip"
@@ -164,7 +165,9 @@ func TestApplyKeepsConnections(t *testing.T) {
 	}
 	deadline := time.Now().Add(5 * time.Second)
 	for {
-		request, _ := http.NewRequestWithContext(t.Context(), "GET", "https://b.azurecr.io/v2/", nil)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		request, _ := http.NewRequestWithContext(ctx, "GET", "https://b.azurecr.io/v2/", nil)
 		response, err := e.private().RoundTrip(request)
 		if err != nil {
 			break

@@ -325,7 +325,7 @@ func (e *env) transport(hosts map[string]string) *http.Transport {
 					e.dials.Add(1)
 					return (&net.Dialer{}).DialContext(ctx, "tcp", real)
 				}
-				if time.Now().After(deadline) {
+				if time.Now().After(deadline) || ctx.Err() != nil {
 					return nil, &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}
 				}
 				time.Sleep(time.Millisecond)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
@@ -198,6 +199,9 @@ func (e *env) blobs(t *testing.T) map[string]int {
 	t.Helper()
 	found := map[string]int{}
 	err := filepath.WalkDir(filepath.Join(e.dir, "registry"), func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a sweep is at work
+		}
 		if err == nil && d.Type().IsRegular() && d.Name() == "data" {
 			found[filepath.Base(filepath.Dir(path))]++
 		}

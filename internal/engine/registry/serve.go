@@ -67,7 +67,7 @@ type call struct {
 	digest     digest.Digest
 }
 
-// routeReferrers is not in distribution's router (3.1): it answers 404, from which clients fall back to the tag schema.
+// routeReferrers is not in distribution's router (3.1).
 const routeReferrers = "referrers"
 
 func (s *Server) serveRegistry(w http.ResponseWriter, r *http.Request, st *state, reg *registry) {
@@ -79,7 +79,6 @@ func (s *Server) serveRegistry(w http.ResponseWriter, r *http.Request, st *state
 		s.serveToken(w, r, reg)
 		return
 	}
-	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 	c, ok := parseCall(r)
 	if !ok {
 		fail(w, http.StatusNotFound, "NOT_FOUND", "no such operation")
@@ -93,7 +92,7 @@ func (s *Server) serveRegistry(w http.ResponseWriter, r *http.Request, st *state
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch {
 	case c.route == routeReferrers:
-		fail(w, http.StatusNotFound, "NOT_FOUND", "the referrers API is not served; use the referrers tag schema")
+		s.serveReferrers(w, r, c)
 	case c.route == v2.RouteNameManifest && read:
 		s.serveManifest(w, r, c)
 	case c.route == v2.RouteNameBlob && read:
@@ -121,6 +120,10 @@ func (s *Server) serveDistribution(w http.ResponseWriter, r *http.Request, c cal
 	if finishes(r, c) {
 		s.storage.finishing.RLock()
 		defer s.storage.finishing.RUnlock()
+	}
+	if isManifestPut(r, c) {
+		s.putManifest(w, r, c)
+		return
 	}
 	c.registry.store.app.ServeHTTP(w, r)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -38,7 +39,7 @@ type upstream struct {
 	puller *remote.Puller
 }
 
-func newUpstream(c Config, old *upstream, dial func(ctx context.Context, netns, address string) (net.Conn, error)) (*upstream, error) {
+func newUpstream(c Config, old *upstream, dial func(ctx context.Context, netns, address string) (net.Conn, error), log *slog.Logger) (*upstream, error) {
 	u := &upstream{hosts: map[string]string{}, netns: c.PublicNetNS}
 	for host, address := range c.Upstreams {
 		u.hosts[strings.ToLower(host)] = address
@@ -49,11 +50,12 @@ func newUpstream(c Config, old *upstream, dial func(ctx context.Context, netns, 
 	}
 	if c.CAFile != "" {
 		data, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read the certificate authorities of upstreams: %w", err)
+		if err == nil && !pool.AppendCertsFromPEM(data) {
+			err = fmt.Errorf("%s holds no certificate", c.CAFile)
 		}
-		if !pool.AppendCertsFromPEM(data) {
-			return nil, fmt.Errorf("%s holds no certificate", c.CAFile)
+		// What is stored can be served all the same.
+		if err != nil {
+			log.Error("upstreams will not be trusted", "error", err)
 		}
 		u.roots = string(data)
 	}
