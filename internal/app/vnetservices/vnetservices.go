@@ -162,7 +162,7 @@ func (s *services) start(ctx context.Context, stop *func(), fn func(context.Cont
 
 const (
 	minBackoff = 200 * time.Millisecond
-	maxBackoff = 10 * time.Second
+	maxBackoff = 3 * time.Second
 )
 
 // keep calls fn again, with growing pauses, for as long as it fails. A pause ends early when wake is closed.

@@ -60,9 +60,16 @@ type stamp struct {
 }
 
 // OpenKeys opens the signing keys in dir and makes the first one where there is none. Two processes that
-// start at once agree on one key.
+// start at once agree on one key. A process that only uses keys others made needs no write access; what it
+// must see is the directory, not the file alone, which is another one after each rotation.
 func OpenKeys(dir string) (*Keys, error) {
 	k := &Keys{path: filepath.Join(dir, keyFile)}
+	if _, err := k.current(); !errors.Is(err, os.ErrNotExist) {
+		if err != nil {
+			return nil, err
+		}
+		return k, nil
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of the signing keys: %w", err)
 	}

@@ -33,7 +33,7 @@ const (
 
 const (
 	minBackoff = 200 * time.Millisecond
-	maxBackoff = 5 * time.Second
+	maxBackoff = 2 * time.Second
 	// watchTimeout ends a watch whose API server vanished without a word.
 	watchTimeout = 5 * time.Minute
 )

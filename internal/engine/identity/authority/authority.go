@@ -138,6 +138,12 @@ func New(o Options) *Authority {
 
 func (a *Authority) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }
 
+// Serves reports whether the request is one of those answered here, for a host that serves more than this.
+func (a *Authority) Serves(r *http.Request) bool {
+	_, pattern := a.mux.Handler(r)
+	return pattern != ""
+}
+
 // handler answers with a document, or fails with an *oauthError, a *graphError or another error.
 type handler func(r *http.Request) (any, error)
 

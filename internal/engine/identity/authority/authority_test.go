@@ -66,7 +66,7 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	hash := func(s string) string {
-		h, err := HashSecret(s)
+		h, err := hashSecret(s, 10) // fast: the tests try many
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -458,6 +458,46 @@ func TestGraph(t *testing.T) {
 	expect(t, got["value"].([]any)[0].(map[string]any), map[string]any{"@odata.type": "#microsoft.graph.servicePrincipal", "displayName": "deployer"})
 	if _, got := f.do("POST", "/v1.0/directoryObjects/getByIds", `{"ids":["`+appOID+`","`+userOID+`"],"types":["user"]}`, bearer); ids(got) != userOID {
 		t.Errorf("only users: %v", got)
+	}
+}
+
+func TestSecretsAreHashed(t *testing.T) {
+	a, err := HashSecret("s3cret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := HashSecret("s3cret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a == b || strings.Contains(a, "s3cret") || !strings.Contains(a, "$100000$") {
+		t.Errorf("%s %s", a, b)
+	}
+	if !matches(a, "s3cret") || matches(a, "S3cret") {
+		t.Error("the hash does not tell secrets apart")
+	}
+	for _, broken := range []string{"", "s3cret", "pbkdf2-sha256$1$$", "pbkdf2-sha256$0$AA$AA", "md5$1$AA$AA", "pbkdf2-sha256$9999999999$AA$AA"} {
+		if matches(broken, "s3cret") || matches(broken, "") {
+			t.Errorf("%q matches", broken)
+		}
+	}
+}
+
+func TestServes(t *testing.T) {
+	f := newFixture(t)
+	for target, want := range map[string]bool{
+		"GET /" + tenant + "/v2.0/.well-known/openid-configuration": true,
+		"POST /adfs/oauth2/token":                                   true,
+		"GET /v1.0/servicePrincipals?$filter=x":                     true,
+		"GET /subscriptions?api-version=2022-12-01":                 false,
+		"GET /metadata/endpoints":                                   false,
+		"PUT /subscriptions/s/resourcegroups/g":                     false,
+		"GET /subscriptions/s/providers/Microsoft.Network":          false,
+	} {
+		method, path, _ := strings.Cut(target, " ")
+		if got := f.Serves(httptest.NewRequest(method, path, nil)); got != want {
+			t.Errorf("%s: %v", target, got)
+		}
 	}
 }
 

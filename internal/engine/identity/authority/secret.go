@@ -16,7 +16,9 @@ import (
 const iterations = 100_000
 
 // HashSecret returns what a Directory stores in place of a secret.
-func HashSecret(secret string) (string, error) {
+func HashSecret(secret string) (string, error) { return hashSecret(secret, iterations) }
+
+func hashSecret(secret string, iterations int) (string, error) {
 	salt := make([]byte, 16)
 	rand.Read(salt)
 	key, err := pbkdf2.Key(sha256.New, secret, salt, iterations, 32)
