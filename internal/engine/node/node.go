@@ -281,10 +281,8 @@ func (e *Engine) disk(ctx context.Context, c Config, p paths) (attempt int, err 
 			return 0, err
 		}
 	}
-	provision, err := e.provision(p)
-	if err != nil {
-		return 0, err
-	}
+	// What a node has made unreadable counts as no result: it must not keep its own config from being set.
+	provision, _ := e.provision(p)
 	retry := !fresh && have.Attempt != c.Attempt && provision.Done && provision.ExitCode != bootstrap.Success
 	if fresh || retry {
 		if err := e.tell(c, p); err != nil {
@@ -301,7 +299,8 @@ func (e *Engine) disk(ctx context.Context, c Config, p paths) (attempt int, err 
 			return 0, err
 		}
 	}
-	if err := e.watcher.Add(provisionDir(p)); err != nil && !errors.Is(err, fsnotify.ErrClosed) {
+	// Root in the node may have deleted the directory, which then has no more to tell.
+	if err := e.watcher.Add(provisionDir(p)); err != nil && !errors.Is(err, fsnotify.ErrClosed) && !errors.Is(err, fs.ErrNotExist) {
 		return 0, fmt.Errorf("watch %s: %w", provisionDir(p), err)
 	}
 	if !fresh && !retry {

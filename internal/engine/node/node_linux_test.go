@@ -3,35 +3,18 @@ package node_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/hex"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"log"
-	"math/big"
-	"net"
-	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
-	ocilayout "github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/miekg/dns"
-	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/cloister-dev/cloister/internal/engine/artifacts"
 	"github.com/cloister-dev/cloister/internal/engine/containerd"
@@ -39,8 +22,6 @@ import (
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
 	"github.com/cloister-dev/cloister/internal/lib/containerrun"
 	"github.com/cloister-dev/cloister/internal/lib/layout"
-	"github.com/cloister-dev/cloister/internal/lib/netns"
-	"github.com/cloister-dev/cloister/internal/lib/userns"
 )
 
 // TestMain lets the test binary stand for the program that is bound into nodes.
@@ -51,6 +32,9 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	case len(os.Args) == 2 && os.Args[1] == node.BootstrapCommand:
 		os.Exit(int(bootstrap.Main(context.Background(), node.ConfigDir)))
+	case len(os.Args) == 2 && os.Args[1] == "probe":
+		probe()
+		os.Exit(0)
 	case len(os.Args) == 3 && os.Args[1] == "hook":
 		if err := containerrun.CgroupHook(os.Stdin); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -59,6 +43,18 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
+}
+
+// probe tries, inside a node, what reaches past namespaces.
+func probe() {
+	_, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0)
+	fmt.Println("vsock:", err)
+	_, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, 0, 0)
+	fmt.Println("io_uring:", errno)
+	fmt.Println("mknod:", unix.Mknod("/tmp/mem", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 1))))
+	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR, 0)
+	unix.Close(fuse)
+	fmt.Println("fuse:", err)
 }
 
 const (
@@ -125,6 +121,28 @@ func install(t *testing.T) *installation {
 	return &installation{l, containers, engine, set}
 }
 
+// processes are the node's, by their names, with their uids on the host.
+func processes(t *testing.T, id string) map[string]uint32 {
+	t.Helper()
+	found := map[string]uint32{}
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range dirs {
+		cgroup, _ := os.ReadFile(filepath.Join(dir, "cgroup"))
+		if !strings.Contains(string(cgroup), "/node-"+id) {
+			continue
+		}
+		comm, _ := os.ReadFile(filepath.Join(dir, "comm"))
+		var st unix.Stat_t
+		if unix.Stat(dir, &st) == nil {
+			found[strings.TrimSpace(string(comm))] = st.Uid
+		}
+	}
+	return found
+}
+
 // leftovers fails the test for every process, mount and cgroup of the installation.
 func leftovers(t *testing.T, l layout.Layout) {
 	t.Helper()
@@ -150,178 +168,6 @@ func leftovers(t *testing.T, l layout.Layout) {
 	for _, pattern := range []string{"/sys/fs/cgroup" + l.Cgroup(), "/sys/fs/cgroup/*" + l.Cgroup()} {
 		if dirs, _ := filepath.Glob(pattern); len(dirs) > 0 {
 			t.Errorf("cgroups left: %v", dirs)
-		}
-	}
-}
-
-// authority signs certificates of the test's services.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pem  string
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &authority{cert, key, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))}
-}
-
-func (a *authority) serving(t *testing.T, dnsName string) *tls.Config {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: dnsName}, DNSNames: []string{dnsName},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
-}
-
-// surroundings are the services that a node meets, inside its network namespace.
-type surroundings struct {
-	authority *authority
-
-	mu      sync.Mutex
-	records map[string]netip.Addr
-	pulled  []string
-}
-
-// surround is surroundWithoutAPI and an API server that only answers.
-func surround(t *testing.T, in *installation, guest string) *surroundings {
-	t.Helper()
-	s := surroundWithoutAPI(t, in, guest)
-	s.serve(t, in.layout.NetNS(guest), netip.AddrPortFrom(apiAddress, 443), s.authority.serving(t, apiName), http.NotFoundHandler())
-	return s
-}
-
-// surroundWithoutAPI makes the node's namespaces, with the addresses of its services on the loopback.
-func surroundWithoutAPI(t *testing.T, in *installation, guest string) *surroundings {
-	t.Helper()
-	user, network := in.layout.UserNS(guest), in.layout.NetNS(guest)
-	if err := userns.Create(user, network, userns.Map{Base: base, Count: 1 << 24}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := userns.Delete(user, network); err != nil {
-			t.Error(err)
-		}
-	})
-	err := netns.Do(network, func() error {
-		lo, err := netlink.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		for _, a := range []netip.Addr{imdsAddress, dnsAddress, registryAddress, apiAddress, nodeAddress} {
-			if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(32, 32)}}); err != nil {
-				return err
-			}
-		}
-		return netlink.LinkSetUp(lo)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &surroundings{authority: newAuthority(t), records: map[string]netip.Addr{acr: registryAddress, apiName: apiAddress}}
-
-	packets, err := netns.ListenPacket(network, "udp", netip.AddrPortFrom(dnsAddress, 53).String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	resolver := &dns.Server{PacketConn: packets, Handler: dns.HandlerFunc(s.resolve)}
-	go resolver.ActivateAndServe()
-	t.Cleanup(func() { resolver.Shutdown() })
-
-	s.serve(t, network, netip.AddrPortFrom(imdsAddress, 80), nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintln(w, `{"compute":{"name":"vmss000000"}}`)
-	}))
-	images := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	fill(t, images, in.artifacts.MCR)
-	s.serve(t, network, netip.AddrPortFrom(registryAddress, 443), s.authority.serving(t, acr), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.mu.Lock()
-		s.pulled = append(s.pulled, r.URL.Path)
-		s.mu.Unlock()
-		images.ServeHTTP(w, r)
-	}))
-	return s
-}
-
-func (s *surroundings) serve(t *testing.T, network string, address netip.AddrPort, config *tls.Config, h http.Handler) {
-	t.Helper()
-	l, err := netns.Listen(network, "tcp", address.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if config != nil {
-		l = tls.NewListener(l, config)
-	}
-	server := &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0)}
-	go server.Serve(l)
-	t.Cleanup(func() { server.Close() })
-}
-
-func (s *surroundings) resolve(w dns.ResponseWriter, q *dns.Msg) {
-	answer := new(dns.Msg).SetReply(q)
-	s.mu.Lock()
-	address, ok := s.records[strings.TrimSuffix(q.Question[0].Name, ".")]
-	s.mu.Unlock()
-	if !ok {
-		answer.Rcode = dns.RcodeNameError
-	} else if q.Question[0].Qtype == dns.TypeA {
-		answer.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 10}, A: address.AsSlice()}}
-	}
-	w.WriteMsg(answer)
-}
-
-// fill pushes what the node needs of MCR into the registry, below the prefix of a cache rule.
-func fill(t *testing.T, h http.Handler, mcr string) {
-	t.Helper()
-	server := httptest.NewServer(h)
-	defer server.Close()
-	index, err := ocilayout.ImageIndexFromPath(mcr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	manifest, err := index.IndexManifest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range manifest.Manifests {
-		refName := m.Annotations["org.opencontainers.image.ref.name"]
-		if !strings.HasPrefix(refName, "oss/binaries/") && refName != "oss/kubernetes/pause:3.6" && !strings.HasPrefix(refName, "cbl-mariner/busybox:") {
-			continue
-		}
-		img, err := index.Image(m.Digest)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ref, err := name.ParseReference(strings.TrimPrefix(server.URL, "http://") + "/aks-managed-repository/" + refName)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := remote.Write(ref, img); err != nil {
-			t.Fatal(err)
 		}
 	}
 }
@@ -403,35 +249,169 @@ func (in *installation) provisioned(t *testing.T, id string) bootstrap.Result {
 	return result
 }
 
+// awaitProcess waits until the node runs a process called name.
+func awaitProcess(t *testing.T, id, name string) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		if _, ok := processes(t, id)[name]; ok {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the node does not run %s, only %v", name, processes(t, id))
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
 func TestNode(t *testing.T) {
 	in := install(t)
 	s := surround(t, in, "node-n1")
 	before := hostSettings(t)
 	c := config(in, s, "n1")
+	ctx := t.Context()
 
 	start := time.Now()
-	if err := in.engine.Set(t.Context(), c); err != nil {
+	if err := in.engine.Set(ctx, c); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("first process after %s", time.Since(start).Round(time.Millisecond))
 	result := in.provisioned(t, "n1")
 	t.Logf("provisioned after %s", time.Since(start).Round(time.Millisecond))
+	if result.ExitCode != bootstrap.Success {
+		t.Fatalf("exit code %d: %s\n%s", result.ExitCode, result.Error, result.Output)
+	}
 	events, err := in.engine.Events("n1")
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || len(events) < 10 {
+		t.Errorf("events %v: %v", events, err)
 	}
 	for _, e := range events {
 		t.Logf("%8s %8s %s", e.Start.Sub(start).Round(time.Millisecond), e.End.Sub(e.Start).Round(time.Millisecond), e.Step)
 	}
-	if result.ExitCode != bootstrap.Success {
-		t.Fatalf("exit code %d: %s\n%s", result.ExitCode, result.Error, result.Output)
+
+	for name, uid := range processes(t, "n1") {
+		if uid < base || uid >= base+1<<24 {
+			t.Errorf("%s has the host uid %d", name, uid)
+		}
 	}
-	t.Log(in.mustExec(t, "n1", "ps", "-ef"))
-	t.Log(in.mustExec(t, "n1", "ctr", "-n", "k8s.io", "images", "ls"))
+	if out := in.mustExec(t, "n1", "ctr", "-n", "k8s.io", "images", "ls", "-q"); out != "mcr.microsoft.com/oss/kubernetes/pause:3.6" {
+		t.Errorf("images in the node: %q", out)
+	}
+	want := "vsock: address family not supported by protocol\nio_uring: operation not permitted\nmknod: operation not permitted\nfuse: <nil>"
+	if out := in.mustExec(t, "n1", "/opt/cloister/bin/cloister", "probe"); out != want {
+		t.Errorf("probe in the node:\n%s\nwant\n%s", out, want)
+	}
+	for path, want := range map[string]string{
+		"/proc/meminfo": "MemTotal:        4194304 kB\n", "/etc/hostname": c.Name + "\n", "/etc/resolv.conf": "nameserver 168.63.129.16\n",
+		"/sys/devices/system/cpu/online": "0-1\n", "/etc/ssl/certs/ca-certificates.crt": c.CA,
+	} {
+		if out := in.mustExec(t, "n1", "cat", path); !strings.Contains(out+"\n", want) {
+			t.Errorf("%s does not hold %q", path, want)
+		}
+	}
+
+	// Set again: nothing happens.
+	pid := in.pid(t, "n1")
+	if err := in.engine.Set(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	if again := in.pid(t, "n1"); again != pid {
+		t.Error("the same config again made the node start again")
+	}
+
+	// A node whose first process dies starts again, with its disk, and does not provision itself again.
+	in.mustExec(t, "n1", "sh", "-c", "echo kept > /etc/kept; echo kept > /var/kept")
+	asked := s.requests()
+	if err := in.containers.Kill(ctx, "node-n1", unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); in.pid(t, "n1") == pid || in.pid(t, "n1") == 0; {
+		if time.Now().After(deadline) {
+			t.Fatal("the node does not start again")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	awaitProcess(t, "n1", "kubelet")
+	if out := in.mustExec(t, "n1", "cat", "/etc/kept", "/var/kept"); out != "kept\nkept" {
+		t.Errorf("after the restart the disk holds %q", out)
+	}
+	if s.requests() != asked {
+		t.Error("a restarted node asked the registry again")
+	}
+
+	// A reimage starts from an empty disk.
+	c.Image = "2"
+	if err := in.engine.Set(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	if result := in.provisioned(t, "n1"); result.ExitCode != bootstrap.Success {
+		t.Fatalf("reimage: exit code %d: %s", result.ExitCode, result.Error)
+	}
+	if out, status := in.exec(t, "n1", "ls", "/etc/kept", "/var/kept"); status == 0 {
+		t.Errorf("after the reimage there is still %s", out)
+	}
+	if s.requests() == asked {
+		t.Error("a reimaged node did not ask the registry")
+	}
+
 	if after := hostSettings(t); after != before {
 		t.Errorf("the node changed the host:\nbefore %s\nafter %s", before, after)
 	}
-	if err := in.engine.Remove(t.Context(), "n1"); err != nil {
+	start = time.Now()
+	for range 2 { // the second time there is none
+		if err := in.engine.Remove(ctx, "n1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("removed after %s", time.Since(start).Round(time.Millisecond))
+	if left := processes(t, "n1"); len(left) > 0 {
+		t.Errorf("processes left: %v", left)
+	}
+	for _, path := range []string{in.layout.Node("n1"), filepath.Join(in.layout.RunDir, "nodes", "n1")} {
+		if _, err := os.Stat(path); err == nil {
+			t.Errorf("%s is left", path)
+		}
+	}
+}
+
+func (in *installation) pid(t *testing.T, id string) int {
+	t.Helper()
+	status, err := in.containers.Status(t.Context(), "node-"+id)
+	if err != nil {
 		t.Fatal(err)
+	}
+	return status.PID
+}
+
+// TestAttempt provisions a node whose API server has no record, then again with one.
+func TestAttempt(t *testing.T) {
+	in := install(t)
+	s := surround(t, in, "node-n2")
+	c := config(in, s, "n2")
+	s.mu.Lock()
+	delete(s.records, apiName)
+	s.mu.Unlock()
+	if err := in.engine.Set(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := in.engine.Remove(context.WithoutCancel(t.Context()), "n2"); err != nil {
+			t.Error(err)
+		}
+	}()
+	if result := in.provisioned(t, "n2"); result.ExitCode != bootstrap.APIServerAzureDNSLookup {
+		t.Fatalf("exit code %d: %s", result.ExitCode, result.Error)
+	}
+	// The failed machine stays, to be looked at.
+	awaitProcess(t, "n2", "containerd")
+	s.mu.Lock()
+	s.records[apiName] = apiAddress
+	s.mu.Unlock()
+	c.Attempt = 1
+	if err := in.engine.Set(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if result := in.provisioned(t, "n2"); result.ExitCode != bootstrap.Success {
+		t.Fatalf("second attempt: exit code %d: %s", result.ExitCode, result.Error)
 	}
 }
