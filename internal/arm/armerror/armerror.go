@@ -111,6 +111,7 @@ var statuses = map[string]int{
 	ParentResourceNotFound:       http.StatusNotFound,
 	NotFound:                     http.StatusNotFound,
 	InvalidResourceNamespace:     http.StatusNotFound,
+	InvalidResourceType:          http.StatusNotFound,
 	MethodNotAllowed:             http.StatusMethodNotAllowed,
 	PreconditionFailed:           http.StatusPreconditionFailed,
 	AnotherOperationInProgress:   http.StatusConflict,

@@ -54,14 +54,31 @@ type Operation struct {
 	Status     string
 	Error      json.RawMessage // an armerror.Error, when Failed
 	Result     json.RawMessage // an action's answer, when Succeeded
+	Steps      []Step          // the timeline, in order
 	Start, End time.Time
+}
+
+// Replaced is what is stored when next is written over the operation: an end is final, so that a late
+// report of progress does not revive what was canceled meanwhile.
+func (o Operation) Replaced(next Operation) Operation {
+	if o.Status != InProgress && next.Status == InProgress {
+		o.Steps = next.Steps
+		return o
+	}
+	return next
+}
+
+// Step is one turn of an operation's work.
+type Step struct {
+	Name  string    `json:"name"`
+	Start time.Time `json:"start"`
 }
 
 // Change is one write of a transaction. Exactly one of Put, Delete and Operation is set.
 type Change struct {
 	Put       *Resource      // written with Revision one above the precondition's; Created and Changed are set by the store
 	Delete    *resourceid.ID // removed; no error when it is gone already and Revision is Any
-	Operation *Operation     // inserted or replaced by ID
+	Operation *Operation     // inserted or replaced by ID; one that ended stays as it is but for its Steps
 
 	// Revision that Put or Delete expects to find: 0 none there, Any whatever is there.
 	Revision int64
@@ -76,10 +93,11 @@ type Filter struct {
 	Type  string        // full resource type, in any case
 }
 
-// Event tells that a committed transaction wrote or removed a resource.
+// Event tells that a committed transaction wrote or removed a resource, or wrote an operation on it.
 type Event struct {
-	ID      resourceid.ID
-	Deleted bool
+	ID        resourceid.ID
+	Deleted   bool
+	Operation string // the operation that was written; the document was not, then
 }
 
 // Store is safe for concurrent use. Everything Apply wrote survives the loss of power once it returned.
@@ -99,4 +117,15 @@ type Store interface {
 	Watch(fn func([]Event)) (cancel func())
 	// Close releases the store.
 	Close() error
+}
+
+// Target is the resource that the change writes or removes; false for a change of an operation.
+func (c Change) Target() (resourceid.ID, bool) {
+	switch {
+	case c.Put != nil:
+		return c.Put.ID, true
+	case c.Delete != nil:
+		return *c.Delete, true
+	}
+	return resourceid.ID{}, false
 }
