@@ -72,6 +72,7 @@ const (
 	InvalidAPIVersion            = "InvalidApiVersionParameter"
 	MissingAPIVersion            = "MissingApiVersionParameter"
 	InvalidAuthenticationToken   = "InvalidAuthenticationToken"
+	ExpiredAuthenticationToken   = "ExpiredAuthenticationToken"
 	AuthenticationFailed         = "AuthenticationFailed"
 	AuthorizationFailed          = "AuthorizationFailed"
 	LinkedAuthorizationFailed    = "LinkedAuthorizationFailed"
@@ -102,6 +103,7 @@ const (
 
 var statuses = map[string]int{
 	InvalidAuthenticationToken:   http.StatusUnauthorized,
+	ExpiredAuthenticationToken:   http.StatusUnauthorized,
 	AuthenticationFailed:         http.StatusUnauthorized,
 	AuthorizationFailed:          http.StatusForbidden,
 	LinkedAuthorizationFailed:    http.StatusForbidden,

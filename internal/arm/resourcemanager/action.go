@@ -18,7 +18,7 @@ func (m *Manager) act(ctx context.Context, d resourcetype.Definition, r Request)
 	if !ok {
 		return Answer{}, armerror.New(armerror.NotFound, "The resource type '%s' has no action '%s'.", d.Name, r.Action)
 	}
-	if err := m.authorize(ctx, r.Caller, action.Permission, r.ID); err != nil {
+	if err := m.Authorize(ctx, r.Caller, action.Permission, r.ID); err != nil {
 		return Answer{}, err
 	}
 	existing, err := m.find(ctx, d, r.ID)
@@ -130,7 +130,7 @@ func (m *Manager) endpoint(ctx context.Context, d resourcetype.Definition, metho
 	if d.Endpoint.Permission != "" {
 		permission = d.Endpoint.Permission
 	}
-	if err := m.authorize(ctx, r.Caller, permission, r.Scope); err != nil {
+	if err := m.Authorize(ctx, r.Caller, permission, r.Scope); err != nil {
 		return Answer{}, err
 	}
 	if err := m.checkScope(ctx, d, r.Scope); err != nil {

@@ -60,7 +60,8 @@ func checkName(d resourcetype.Definition, id resourceid.ID) error {
 	return armerror.New(code, "%s", message)
 }
 
-func (m *Manager) authorize(ctx context.Context, p resourcetype.Principal, action string, scope resourceid.ID) error {
+// Authorize returns AuthorizationFailed unless the principal has the role action on the scope.
+func (m *Manager) Authorize(ctx context.Context, p resourcetype.Principal, action string, scope resourceid.ID) error {
 	ok, err := m.authorizer.Authorize(ctx, p, action, scope)
 	if err != nil {
 		return fmt.Errorf("check the permission %s on %s: %w", action, scope, err)

@@ -16,7 +16,7 @@ import (
 
 // delete answers DELETE: 204 when there is nothing, 200 when it is gone, 202 when it will be.
 func (m *Manager) delete(ctx context.Context, d resourcetype.Definition, r Request) (Answer, error) {
-	if err := m.authorize(ctx, r.Caller, d.Name+"/delete", r.ID); err != nil {
+	if err := m.Authorize(ctx, r.Caller, d.Name+"/delete", r.ID); err != nil {
 		return Answer{}, err
 	}
 	if err := m.checkSubscription(ctx, d, r.ID, false); err != nil {

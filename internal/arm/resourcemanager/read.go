@@ -1,6 +1,7 @@
 package resourcemanager
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -35,7 +36,7 @@ func (m *Manager) find(ctx context.Context, d resourcetype.Definition, id resour
 
 // get answers GET and HEAD.
 func (m *Manager) get(ctx context.Context, d resourcetype.Definition, r Request) (Answer, error) {
-	if err := m.authorize(ctx, r.Caller, d.Name+"/read", r.ID); err != nil {
+	if err := m.Authorize(ctx, r.Caller, d.Name+"/read", r.ID); err != nil {
 		return Answer{}, err
 	}
 	resource, err := m.find(ctx, d, r.ID)
@@ -59,11 +60,13 @@ func (m *Manager) get(ctx context.Context, d resourcetype.Definition, r Request)
 
 // Collection is a GET on a collection.
 type Collection struct {
+	Method     string        // GET by default; POST on an Endpoint
 	Scope      resourceid.ID // what the collection lies in: a subscription, group, parent, extended resource or the tenant
 	Type       string        // of its members
 	APIVersion string
 	Query      url.Values // $filter, $top, $skiptoken
 	Caller     resourcetype.Principal
+	Body       json.RawMessage // of a POST
 }
 
 // Page is a part of a collection.
@@ -85,14 +88,14 @@ func (m *Manager) Collect(ctx context.Context, c Collection) (Page, error) {
 		return Page{}, err
 	}
 	if d.Endpoint != nil {
-		e := resourcetype.EndpointRequest{Scope: c.Scope, Caller: c.Caller, APIVersion: c.APIVersion, Query: c.Query}
+		e := resourcetype.EndpointRequest{Scope: c.Scope, Caller: c.Caller, APIVersion: c.APIVersion, Query: c.Query, Body: c.Body}
 		if c.Scope.Namespace() != "" && len(d.Types()) > 1 {
 			e.Scope, e.Names = c.Scope.Scope(), c.Scope.Names()
 		}
-		a, err := m.endpoint(ctx, d, http.MethodGet, e)
+		a, err := m.endpoint(ctx, d, cmp.Or(c.Method, http.MethodGet), e)
 		return Page{Answer: &a}, err
 	}
-	permitted := m.authorize(ctx, c.Caller, d.Name+"/read", c.Scope)
+	permitted := m.Authorize(ctx, c.Caller, d.Name+"/read", c.Scope)
 	groups := strings.EqualFold(d.Name, ResourceGroups)
 	if permitted != nil {
 		if _, refused := armerror.As(permitted); !refused || !groups {
