@@ -27,8 +27,10 @@ type openSpace struct {
 }
 
 // apply makes the plan so. A namespace's rules come before its links and before it forwards, so that there is no
-// moment in which something passes that is not granted.
+// moment in which something passes that is not granted. What fails is left out and told at the end: a guest has the say
+// in its own namespace, and must not be able to stop the others' changes.
 func (f *Fabric) apply(ctx context.Context, p plan) error {
+	var errs []error
 	open := map[string]*openSpace{}
 	defer func() {
 		for _, s := range open {
@@ -42,13 +44,16 @@ func (f *Fabric) apply(ctx context.Context, p plan) error {
 		}
 		wanted[s.name] = true
 		o, err := f.open(s)
+		if err == nil {
+			if err = o.prepare(); err != nil {
+				o.close()
+			}
+		}
 		if err != nil {
-			return fmt.Errorf("namespace %s: %w", s.name, err)
+			errs = append(errs, fmt.Errorf("namespace %s: %w", s.name, err))
+			continue
 		}
 		open[s.name] = o
-		if err := o.prepare(); err != nil {
-			return fmt.Errorf("namespace %s: %w", s.name, err)
-		}
 	}
 	kept := map[[2]string]bool{}
 	for _, l := range p.links {
@@ -56,35 +61,38 @@ func (f *Fabric) apply(ctx context.Context, p plan) error {
 			return err
 		}
 		kept[[2]string{l.a.space, l.a.name}], kept[[2]string{l.b.space, l.b.name}] = true, true
-		if err := ensureLink(l, open[l.a.space], open[l.b.space]); err != nil {
-			return fmt.Errorf("link %s in %s to %s in %s: %w", l.a.name, l.a.space, l.b.name, l.b.space, err)
-		}
-	}
-	for _, s := range p.spaces {
-		if err := open[s.name].ensureRoutes(); err != nil {
-			return fmt.Errorf("namespace %s: %w", s.name, err)
-		}
-	}
-	for _, s := range p.spaces {
-		if err := open[s.name].awaitCarrier(ctx); err != nil {
-			return fmt.Errorf("namespace %s: %w", s.name, err)
-		}
-	}
-	// From here on only what is not wanted any more.
-	for _, s := range p.spaces {
-		if s.guest {
+		a, b := open[l.a.space], open[l.b.space]
+		if a == nil || b == nil {
 			continue
 		}
-		if err := open[s.name].prune(func(link string) bool { return kept[[2]string{s.name, link}] }); err != nil {
-			return fmt.Errorf("namespace %s: %w", s.name, err)
+		if err := ensureLink(l, a, b); err != nil {
+			errs = append(errs, fmt.Errorf("link %s in %s to %s in %s: %w", l.a.name, l.a.space, l.b.name, l.b.space, err))
 		}
 	}
+	each := func(fn func(*openSpace) error) {
+		for _, s := range p.spaces {
+			if o := open[s.name]; o != nil {
+				if err := fn(o); err != nil {
+					errs = append(errs, fmt.Errorf("namespace %s: %w", s.name, err))
+				}
+			}
+		}
+	}
+	each((*openSpace).ensureRoutes)
+	each(func(o *openSpace) error { return o.awaitCarrier(ctx) })
+	// From here on only what is not wanted any more.
+	each(func(o *openSpace) error {
+		if o.guest {
+			return nil
+		}
+		return o.prune(func(link string) bool { return kept[[2]string{o.name, link}] })
+	})
 	pinned, err := f.pinned()
 	if err != nil {
-		return err
+		return errors.Join(append(errs, err)...)
 	}
 	stale := slices.DeleteFunc(pinned, func(name string) bool { return wanted[name] })
-	return f.removeAll(ctx, stale)
+	return errors.Join(append(errs, f.removeAll(ctx, stale))...)
 }
 
 // open makes the namespace if it is not there.

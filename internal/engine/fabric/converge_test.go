@@ -213,6 +213,31 @@ func TestGuestWithOtherIDsIsMadeAnew(t *testing.T) {
 	}
 }
 
+func TestOneFailureDoesNotStopTheRest(t *testing.T) {
+	w := newWorld(t)
+	a := vnet("a", "10.0")
+	a.NICs = []NIC{node(a, 1), node(a, 2), node(a, 3)}
+	c := services(a)
+	bad := a.NICs[0].device()
+	undisturbed := w.step
+	w.step = func(change string) error {
+		if strings.Contains(change, bad) {
+			return errDied
+		}
+		return nil
+	}
+	if err := w.Set(context.Background(), c); !errors.Is(err, errDied) || !strings.Contains(err.Error(), "node-a-1") {
+		t.Fatalf("Set = %v, want what failed", err)
+	}
+	w.listen("node-a-3", "0.0.0.0:80")
+	w.listen("registry", "240.0.0.1:443")
+	w.reaches("node-a-2", "", "10.0.1.6:80")
+	w.reaches("node-a-2", "", "10.0.2.4:443")
+	w.step = undisturbed
+	w.set(c)
+	w.reaches("node-a-1", "", "10.0.1.6:80")
+}
+
 func TestNothingToDoChangesNothing(t *testing.T) {
 	w := newWorld(t)
 	w.set(small())

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -246,30 +247,15 @@ func (o *openSpace) ensureRoutes() error {
 		byDestination[dst] = append(byDestination[dst], r)
 	}
 	planned := map[netip.Prefix]bool{}
+	var errs []error
 	for _, r := range o.space.routes {
 		planned[r.dst] = true
-		l, ok := o.links[r.dev]
-		if !ok {
-			return fmt.Errorf("route %s: no link %s", r.dst, r.dev)
-		}
-		want := netlink.Route{Dst: ipNet(r.dst), LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK, Table: unix.RT_TABLE_MAIN}
-		if r.via.IsValid() {
-			want.Gw, want.Scope = net.IP(r.via.AsSlice()), netlink.SCOPE_UNIVERSE
-			want.Flags = int(netlink.FLAG_ONLINK)
-		}
-		if r.src.IsValid() {
-			want.Src = net.IP(r.src.AsSlice())
-		}
-		if there := byDestination[r.dst]; len(there) == 1 && there[0].LinkIndex == want.LinkIndex &&
-			there[0].Gw.Equal(want.Gw) && there[0].Src.Equal(want.Src) {
-			continue
-		}
-		if err := o.do("route "+r.dst.String()+" in "+o.name, func() error { return o.route.RouteReplace(&want) }); err != nil {
-			return fmt.Errorf("route %s by %s: %w", r.dst, r.dev, err)
+		if err := o.ensureRoute(r, byDestination[r.dst]); err != nil {
+			errs = append(errs, fmt.Errorf("route %s by %s: %w", r.dst, r.dev, err))
 		}
 	}
 	if o.guest {
-		return nil
+		return errors.Join(errs...)
 	}
 	for dst, list := range byDestination {
 		if planned[dst] {
@@ -278,11 +264,32 @@ func (o *openSpace) ensureRoutes() error {
 		for _, r := range list {
 			err := o.do("remove route "+dst.String()+" in "+o.name, func() error { return o.route.RouteDel(&r) })
 			if err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("remove route %s: %w", dst, err)
+				errs = append(errs, fmt.Errorf("remove route %s: %w", dst, err))
 			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+func (o *openSpace) ensureRoute(r route, there []netlink.Route) error {
+	l, ok := o.links[r.dev]
+	if !ok {
+		return errors.New("the link is not there")
+	}
+	want := netlink.Route{Dst: ipNet(r.dst), LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK, Table: unix.RT_TABLE_MAIN}
+	if r.via.IsValid() {
+		want.Gw, want.Scope = net.IP(r.via.AsSlice()), netlink.SCOPE_UNIVERSE
+		want.Flags = int(netlink.FLAG_ONLINK)
+	}
+	if r.src.IsValid() {
+		want.Src = net.IP(r.src.AsSlice())
+	}
+	if slices.ContainsFunc(there, func(have netlink.Route) bool {
+		return have.LinkIndex == want.LinkIndex && have.Gw.Equal(want.Gw) && have.Src.Equal(want.Src)
+	}) {
+		return nil
+	}
+	return o.do("route "+r.dst.String()+" in "+o.name, func() error { return o.route.RouteReplace(&want) })
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -80,17 +81,27 @@ func (w *world) listenAt(path, address string) {
 	if err != nil {
 		w.Fatalf("listen on %s in %s: %v", address, path, err)
 	}
-	w.Cleanup(func() { l.Close() })
-	go func() {
+	var serving sync.WaitGroup
+	ended := make(chan struct{})
+	w.Cleanup(func() {
+		close(ended)
+		l.Close()
+		serving.Wait()
+	})
+	serving.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
 			fmt.Fprintf(c, "%s %s\n", host0(c.RemoteAddr()), host0(c.LocalAddr()))
-			go func() { io.Copy(c, c); c.Close() }()
+			serving.Go(func() { // a client that is cut off never says so
+				<-ended
+				c.Close()
+			})
+			serving.Go(func() { io.Copy(c, c) })
 		}
-	}()
+	})
 }
 
 func host0(a net.Addr) string { h, _, _ := net.SplitHostPort(a.String()); return h }
