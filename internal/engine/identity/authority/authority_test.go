@@ -287,6 +287,12 @@ func TestUserPasswordAndRefresh(t *testing.T) {
 	}
 	expect(t, claims(t, second["access_token"]), map[string]any{"oid": userOID, "aud": "https://graph.microsoft.com/"})
 
+	status, third := f.post(path, "client_id="+cli+"&grant_type=refresh_token&refresh_token="+first["refresh_token"].(string))
+	if status != 200 {
+		t.Fatalf("refresh without a scope: %d %v", status, third)
+	}
+	expect(t, claims(t, third["access_token"]), map[string]any{"aud": "https://management.azure.com/"})
+
 	// A refresh token is no access token, an access token no refresh token, and neither is another client's.
 	if status, _ := f.do("GET", "/v1.0/me", "", http.Header{"Authorization": {"Bearer " + first["refresh_token"].(string)}}); status != 401 {
 		t.Errorf("Graph took a refresh token: %d", status)
@@ -315,7 +321,7 @@ func TestDeviceCode(t *testing.T) {
 					t.Fatalf("%d %v", status, d)
 				}
 				code := d["device_code"].(string)
-				return d["user_code"].(string), "client_id=" + cli + "&grant_type=" + url.QueryEscape(deviceGrant) + azClaims + azScope + "&code=" + code + "&device_code=" + code
+				return d["user_code"].(string), "client_id=" + cli + "&grant_type=" + url.QueryEscape(deviceGrant) + azClaims + "&code=" + code + "&device_code=" + code
 			}
 			user, form := start()
 			if status, got := f.post(prefix+"token", form); status != 400 || got["error"] != "authorization_pending" {
@@ -344,7 +350,8 @@ func TestDeviceCode(t *testing.T) {
 			if status != 200 {
 				t.Fatalf("%d %v", status, got)
 			}
-			expect(t, claims(t, got["access_token"]), map[string]any{"oid": userOID, "appid": cli})
+			// The audience is that of the first request: the second, as az sends it, names none.
+			expect(t, claims(t, got["access_token"]), map[string]any{"oid": userOID, "appid": cli, "aud": "https://management.core.windows.net/"})
 			if got["refresh_token"] == nil {
 				t.Error("no refresh token")
 			}
@@ -374,7 +381,7 @@ func TestDeviceCode(t *testing.T) {
 func TestDeviceCodesAreBounded(t *testing.T) {
 	f := newFixture(t)
 	for range maxDevices {
-		if _, _, err := f.devices.start(cli); err != nil {
+		if _, _, err := f.devices.start(cli, grant{}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -33,6 +33,7 @@ type Device struct {
 
 type device struct {
 	Device
+	target    grant  // what the token is for: the client says so now and not when it redeems the code
 	principal string // object ID, once approved
 	denied    bool
 }
@@ -49,7 +50,7 @@ func newDevices(now func() time.Time) *devices {
 }
 
 // start makes a code pair, and forgets what has expired.
-func (d *devices) start(client string) (code string, _ Device, err error) {
+func (d *devices) start(client string, target grant) (code string, _ Device, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.now()
@@ -72,30 +73,30 @@ func (d *devices) start(client string) (code string, _ Device, err error) {
 	secret := make([]byte, 32)
 	rand.Read(secret)
 	code = base64.RawURLEncoding.EncodeToString(secret)
-	waiting := &device{Device: Device{UserCode: string(user), Client: client, Expires: now.Add(deviceLifetime)}}
+	waiting := &device{Device: Device{UserCode: string(user), Client: client, Expires: now.Add(deviceLifetime)}, target: target}
 	d.byCode[code] = waiting
 	return code, waiting.Device, nil
 }
 
-// take returns the principal that approved, once.
-func (d *devices) take(code, client string) (string, error) {
+// take returns the login that was approved, once.
+func (d *devices) take(code, client string) (*device, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	waiting, ok := d.byCode[code]
 	switch {
 	case !ok || d.now().After(waiting.Expires):
 		delete(d.byCode, code)
-		return "", oauth(http.StatusBadRequest, "expired_token", 70020, "The provided value for the input parameter 'device_code' is not valid. This device code has expired.")
+		return nil, oauth(http.StatusBadRequest, "expired_token", 70020, "The provided value for the input parameter 'device_code' is not valid. This device code has expired.")
 	case !strings.EqualFold(waiting.Client, client):
-		return "", oauth(http.StatusBadRequest, "invalid_grant", 700005, "Provided device code is intended to use against other client.")
+		return nil, oauth(http.StatusBadRequest, "invalid_grant", 700005, "Provided device code is intended to use against other client.")
 	case waiting.denied:
 		delete(d.byCode, code)
-		return "", oauth(http.StatusBadRequest, "authorization_declined", 70019, "Verification code expired or was declined.")
+		return nil, oauth(http.StatusBadRequest, "authorization_declined", 70019, "Verification code expired or was declined.")
 	case waiting.principal == "":
-		return "", oauth(http.StatusBadRequest, "authorization_pending", 70016, "OAuth 2.0 device flow error. Authorization is pending. Continue polling.")
+		return nil, oauth(http.StatusBadRequest, "authorization_pending", 70016, "OAuth 2.0 device flow error. Authorization is pending. Continue polling.")
 	}
 	delete(d.byCode, code)
-	return waiting.principal, nil
+	return waiting, nil
 }
 
 func (d *devices) decide(userCode string, fn func(*device)) error {
@@ -151,7 +152,11 @@ func (a *Authority) deviceCode(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	code, d, err := a.devices.start(client)
+	var target grant
+	if err := target.target(r.PostForm, deviceGrant); err != nil {
+		return nil, err
+	}
+	code, d, err := a.devices.start(client, target)
 	if err != nil {
 		return nil, err
 	}
@@ -173,11 +178,12 @@ func (a *Authority) redeemDevice(ctx context.Context, g *grant, form url.Values)
 		_, err := require(form, "device_code")
 		return err
 	}
-	object, err := a.devices.take(code, g.client)
+	approved, err := a.devices.take(code, g.client)
 	if err != nil {
 		return err
 	}
-	g.principal, err = a.Directory.Principal(ctx, object)
+	g.audience, g.scopes, g.v1 = approved.target.audience, approved.target.scopes, approved.target.v1
+	g.principal, err = a.Directory.Principal(ctx, approved.principal)
 	if errors.Is(err, ErrNotFound) {
 		return oauth(http.StatusBadRequest, "invalid_grant", 50020, "User account does not exist in tenant '%s' any more.", a.TenantID)
 	}

@@ -33,8 +33,7 @@ type grant struct {
 	client    string
 	audience  string
 	scopes    []string
-	v1        bool
-	version   string
+	v1        bool // asked for by resource
 }
 
 // token is the token endpoint of both generations: v2 names what the token is for by scope, v1 by resource.
@@ -211,6 +210,9 @@ func (a *Authority) redeem(ctx context.Context, g *grant, form url.Values) error
 		return oauth(http.StatusBadRequest, "invalid_grant", 700005,
 			"Provided Authorization Code or Refresh Token is intended to use against other client.")
 	}
+	if form.Get("scope") == "" && form.Get("resource") == "" {
+		g.audience = c.Scope // RFC 6749, section 6: what was granted at first
+	}
 	g.principal, err = a.Directory.Principal(ctx, c.ObjectID)
 	if errors.Is(err, ErrNotFound) {
 		return oauth(http.StatusBadRequest, "invalid_grant", 50020, "User account does not exist in tenant '%s' any more.", a.TenantID)
@@ -249,7 +251,7 @@ func (a *Authority) answer(g *grant, kind string) (any, error) {
 	}
 	refresh, err := a.issuer.Issue(identity.Claims{
 		TenantID: a.TenantID, ObjectID: p.ObjectID, AppID: g.client, Audience: refreshAudience,
-		IDType: claims.IDType, Lifetime: refreshLifetime,
+		IDType: claims.IDType, Scope: g.audience, Lifetime: refreshLifetime,
 	})
 	if err != nil {
 		return nil, err
