@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cloister-dev/cloister/internal/engine/artifacts"
 	"github.com/cloister-dev/cloister/internal/engine/containerd"
 	"github.com/cloister-dev/cloister/internal/lib/containerrun"
 	"github.com/cloister-dev/cloister/internal/lib/layout"
@@ -22,9 +23,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
-
-// bin is where the artifacts engine links its binaries.
-const bin = "/var/cache/cloister/trial/bin"
 
 func TestMain(m *testing.M) {
 	if slices.Equal(os.Args[1:], []string{"hook", "cgroup"}) {
@@ -43,13 +41,14 @@ func start(t *testing.T) (layout.Layout, *containerd.Daemon, *containerrun.Clien
 	if os.Geteuid() != 0 {
 		t.Fatal("containers need root: run the tests as root")
 	}
-	if _, err := os.Stat(filepath.Join(bin, "containerd")); err != nil {
-		t.Fatalf("no containerd: run `cloister artifacts build`: %v", err)
+	set, err := artifacts.Locate(layout.DefaultCacheDir)
+	if err != nil {
+		t.Fatalf("no artifacts: run `cloister artifacts build`: %v", err)
 	}
 	id := make([]byte, 3)
 	rand.Read(id)
 	l := layout.New(t.TempDir(), t.TempDir(), hex.EncodeToString(id))
-	d := containerd.New(l, bin)
+	d := containerd.New(l, set.Bin)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +132,7 @@ func TestLifecycle(t *testing.T) {
 	l, d, c := start(t)
 	ctx := t.Context()
 	log := l.Log("sleeper")
-	spec := host("sleeper", `echo "generation $GENERATION caps $(grep CapEff /proc/self/status | cut -f2)"; trap "exit 0" TERM; sleep 1000 & wait`)
+	spec := host("sleeper", `trap "exit 0" TERM; echo "generation $GENERATION caps $(grep CapEff /proc/self/status | cut -f2)"; sleep 1000 & wait`)
 	spec.Log = log
 	spec.Env = append(spec.Env, "GENERATION=1")
 	// One that this machine's root may lack: it must be left out, not refused.
