@@ -58,6 +58,11 @@ type World interface {
 	Sync(ctx context.Context) error
 }
 
+// Type is the resource type; see Spec for its arguments.
+func Type(w World, d Directory, roles func(id string) bool) resourcetype.Definition {
+	return resourcetype.Define(Spec(w, d, roles))
+}
+
 // Spec declares the type. roles tells whether a role, named by its GUID, exists.
 func Spec(w World, d Directory, roles func(id string) bool) resourcetype.Spec[Model] {
 	return resourcetype.Spec[Model]{

@@ -43,6 +43,9 @@ type Permission struct {
 	NotDataActions []string `json:"notDataActions"`
 }
 
+// Type is the resource type; see Spec for its arguments.
+func Type() resourcetype.Definition { return resourcetype.Define(Spec()) }
+
 // Spec declares the type.
 func Spec() resourcetype.Spec[Model] {
 	return resourcetype.Spec[Model]{

@@ -37,6 +37,9 @@ const nameMessage = "The specified resource name is not valid. Resource names ma
 
 var nameRule = regexp.MustCompile(`^[a-zA-Z0-9]{5,50}$`)
 
+// Type is the resource type; see Spec for its arguments.
+func Type(w World) resourcetype.Definition { return resourcetype.Define(Spec(w)) }
+
 // Spec declares the type.
 func Spec(w World) resourcetype.Spec[Model] {
 	return resourcetype.Spec[Model]{

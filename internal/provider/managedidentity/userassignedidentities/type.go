@@ -31,6 +31,9 @@ type Properties struct {
 	IsolationScope string `json:"isolationScope,omitempty"`
 }
 
+// Type is the resource type; see Spec for its arguments.
+func Type(tenant string) resourcetype.Definition { return resourcetype.Define(Spec(tenant)) }
+
 // Spec declares the type. Its identities are in the tenant.
 func Spec(tenant string) resourcetype.Spec[Model] {
 	return resourcetype.Spec[Model]{

@@ -40,6 +40,9 @@ type World interface {
 // an interface belongs to.
 type FirstParty func(resourcetype.Principal) bool
 
+// Type is the resource type; see Spec for its arguments.
+func Type(w World, own FirstParty) resourcetype.Definition { return resourcetype.Define(Spec(w, own)) }
+
 // Spec declares the type.
 func Spec(w World, own FirstParty) resourcetype.Spec[Model] {
 	t := interfaces{own}

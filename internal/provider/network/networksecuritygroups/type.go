@@ -61,6 +61,11 @@ type Rule struct {
 	Properties any
 }
 
+// Type is the resource type; see Spec for its arguments.
+func Type(w World, defaults []Rule) resourcetype.Definition {
+	return resourcetype.Define(Spec(w, defaults))
+}
+
 // Spec declares the type. defaults are the rules that every group ends with.
 func Spec(w World, defaults []Rule) resourcetype.Spec[Model] {
 	return resourcetype.Spec[Model]{
@@ -78,9 +83,26 @@ func Spec(w World, defaults []Rule) resourcetype.Spec[Model] {
 			if err := w.Sync(ctx); err != nil {
 				return resourcetype.Result{}, fmt.Errorf("apply %s: %w", r.ID, err)
 			}
-			return resourcetype.Result{}, nil
+			return children(ctx, r)
 		},
 	}
+}
+
+// children waits for the security rules: they were written with their parent and have operations of their own.
+func children(ctx context.Context, r *resourcetype.Reconciliation[Model]) (resourcetype.Result, error) {
+	list, err := r.Client.List(ctx, r.ID, rulesType)
+	if err != nil {
+		return resourcetype.Result{}, fmt.Errorf("list the security rules of %s: %w", r.ID, err)
+	}
+	for _, c := range list {
+		switch state := resourcetype.State(c.Body); {
+		case state == resourcestore.Failed && !r.Deleting:
+			return resourcetype.Result{}, armerror.New("ChildResourceFailed", "The security rule %s could not be made; its own operation tells why.", c.ID)
+		case c.Deleting || state != resourcestore.Succeeded:
+			return resourcetype.Result{Waiting: true}, nil
+		}
+	}
+	return resourcetype.Result{}, nil
 }
 
 func prepare(ctx context.Context, r *resourcetype.Request[Model]) error {

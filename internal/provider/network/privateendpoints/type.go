@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/cloister-dev/cloister/internal/arm/armerror"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
@@ -44,6 +45,11 @@ type World interface {
 type Authorizer interface {
 	// Allowed tells whether the principal may do the role action on the scope.
 	Allowed(ctx context.Context, principal resourcetype.Principal, action string, scope resourceid.ID) (bool, error)
+}
+
+// Type is the resource type; see Spec for its arguments.
+func Type(w World, roles Authorizer) resourcetype.Definition {
+	return resourcetype.Define(Spec(w, roles))
 }
 
 // Spec declares the type.
@@ -80,8 +86,12 @@ func references(m *Model) []resourcetype.Reference {
 	for _, c := range m.Properties.Connections() {
 		add(connectionID, c.Properties.PrivateLinkServiceID, "")
 	}
+	// The endpoint's own parts count as what it points to: they change its answer, and go after it.
 	if m.Cloister != nil && m.Cloister.Connection != "" {
 		add("cloister.connection", m.Cloister.Connection, "")
+	}
+	for i, n := range m.Properties.NetworkInterfaces {
+		add(fmt.Sprintf("properties.networkInterfaces[%d].id", i), n.ID, "")
 	}
 	return refs
 }
@@ -95,6 +105,7 @@ func (e endpoints) reconcile(ctx context.Context, r *resourcetype.Reconciliation
 	if r.Deleting {
 		return e.remove(ctx, r)
 	}
+	waiting := false
 	for _, n := range r.Model.Properties.NetworkInterfaces {
 		id, err := resourceid.Parse(n.ID)
 		if err != nil {
@@ -108,8 +119,12 @@ func (e endpoints) reconcile(ctx context.Context, r *resourcetype.Reconciliation
 		if err != nil {
 			return resourcetype.Result{}, fmt.Errorf("write network interface %s: %w", id, err)
 		}
-		if state == resourcestore.Failed {
-			return resourcetype.Result{}, fmt.Errorf("network interface %s failed", id)
+		switch state {
+		case resourcestore.Succeeded:
+		case resourcestore.Failed:
+			return resourcetype.Result{}, armerror.New("NetworkInterfaceFailed", "The network interface %s of private endpoint %s could not be made.", id, r.ID)
+		default:
+			waiting = true
 		}
 	}
 	if memory.Connection != "" && !memory.ConnectionMade {
@@ -117,6 +132,9 @@ func (e endpoints) reconcile(ctx context.Context, r *resourcetype.Reconciliation
 		if err := e.connect(ctx, r); err != nil {
 			return resourcetype.Result{}, err
 		}
+	}
+	if waiting {
+		return resourcetype.Result{Waiting: true, Again: waitForParts}, nil
 	}
 	r.Step("private link")
 	if err := e.world.Sync(ctx); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 	"github.com/cloister-dev/cloister/internal/provider/network/subnetuse"
 )
@@ -32,6 +33,9 @@ type World interface {
 	Sync(ctx context.Context) error
 }
 
+// Type is the resource type; see Spec for its arguments.
+func Type(w World) resourcetype.Definition { return resourcetype.Define(Spec(w)) }
+
 // Spec declares the type.
 func Spec(w World) resourcetype.Spec[Model] {
 	return resourcetype.Spec[Model]{
@@ -47,9 +51,26 @@ func Spec(w World) resourcetype.Spec[Model] {
 			if err := w.Sync(ctx); err != nil {
 				return resourcetype.Result{}, fmt.Errorf("bring up the network of %s: %w", r.ID, err)
 			}
-			return resourcetype.Result{}, nil
+			return children(ctx, r)
 		},
 	}
+}
+
+// children waits for the subnets: they were written with their parent and have operations of their own.
+func children(ctx context.Context, r *resourcetype.Reconciliation[Model]) (resourcetype.Result, error) {
+	list, err := r.Client.List(ctx, r.ID, subnetsType)
+	if err != nil {
+		return resourcetype.Result{}, fmt.Errorf("list the subnets of %s: %w", r.ID, err)
+	}
+	for _, c := range list {
+		switch state := resourcetype.State(c.Body); {
+		case state == resourcestore.Failed && !r.Deleting:
+			return resourcetype.Result{}, armerror.New("ChildResourceFailed", "The subnet %s could not be made; its own operation tells why.", c.ID)
+		case c.Deleting || state != resourcestore.Succeeded:
+			return resourcetype.Result{Waiting: true}, nil
+		}
+	}
+	return resourcetype.Result{}, nil
 }
 
 func prepare(ctx context.Context, r *resourcetype.Request[Model]) error {

@@ -72,6 +72,11 @@ func ID(subscription, namespace, feature string) resourceid.ID {
 	return resourceid.MustParse("/subscriptions/"+subscription).Resource(Name, namespace, feature)
 }
 
+// Types are the resource type and the collection of all providers' features. now is the clock.
+func Types(now func() time.Time) []resourcetype.Definition {
+	return []resourcetype.Definition{resourcetype.Define(Spec(now)), resourcetype.Define(All(now))}
+}
+
 // Spec declares the type. now is the clock.
 func Spec(now func() time.Time) resourcetype.Spec[Model] {
 	return resourcetype.Spec[Model]{

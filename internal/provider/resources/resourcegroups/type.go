@@ -22,6 +22,9 @@ type Model struct {
 	Properties *struct{}         `json:"properties,omitempty"`
 }
 
+// Type is the resource type; see Spec for its arguments.
+func Type() resourcetype.Definition { return resourcetype.Define(Spec()) }
+
 // Spec declares the type.
 func Spec() resourcetype.Spec[Model] {
 	return resourcetype.Spec[Model]{

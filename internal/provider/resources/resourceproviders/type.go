@@ -41,15 +41,15 @@ type Properties struct {
 
 // Provider is a resource provider as ARM answers it.
 type Provider struct {
-	ID                 string `json:"id"`
-	Namespace          string `json:"namespace"`
-	RegistrationState  string `json:"registrationState"`
-	RegistrationPolicy string `json:"registrationPolicy"`
-	ResourceTypes      []Type `json:"resourceTypes"`
+	ID                 string         `json:"id"`
+	Namespace          string         `json:"namespace"`
+	RegistrationState  string         `json:"registrationState"`
+	RegistrationPolicy string         `json:"registrationPolicy"`
+	ResourceTypes      []ProviderType `json:"resourceTypes"`
 }
 
-// Type is a resource type of a provider.
-type Type struct {
+// ProviderType is a resource type of a provider.
+type ProviderType struct {
 	ResourceType string   `json:"resourceType"`
 	Locations    []string `json:"locations"`
 	APIVersions  []string `json:"apiVersions"`
@@ -59,6 +59,9 @@ type Type struct {
 func ID(subscription, namespace string) resourceid.ID {
 	return resourceid.MustParse("/subscriptions/"+subscription).Resource(Name, namespace)
 }
+
+// Type is the resource type; see Spec for its arguments.
+func Type(namespaces []string) resourcetype.Definition { return resourcetype.Define(Spec(namespaces)) }
 
 // Spec declares the type of the documents. namespaces are the providers there are, as Azure spells them.
 func Spec(namespaces []string) resourcetype.Spec[Model] {
@@ -96,7 +99,7 @@ func Spec(namespaces []string) resourcetype.Spec[Model] {
 func answer(subscription string, p Properties) Provider {
 	return Provider{
 		ID: "/subscriptions/" + subscription + "/providers/" + p.Namespace, Namespace: p.Namespace, RegistrationState: p.RegistrationState,
-		RegistrationPolicy: "RegistrationRequired", ResourceTypes: []Type{},
+		RegistrationPolicy: "RegistrationRequired", ResourceTypes: []ProviderType{},
 	}
 }
 

@@ -52,13 +52,15 @@ type World interface {
 	Sync(ctx context.Context) error
 }
 
+// Type is the resource type; see Spec for its arguments.
+func Type(w World) resourcetype.Definition { return resourcetype.Define(Spec(w)) }
+
 // Spec declares the type.
 func Spec(w World) resourcetype.Spec[Model] {
 	return resourcetype.Spec[Model]{
-		Name:       Name,
-		Placement:  resourcetype.Inherited,
-		Prepare:    prepare,
-		References: references,
+		Name:      Name,
+		Placement: resourcetype.Inherited,
+		Prepare:   prepare,
 		Reconcile: func(ctx context.Context, r *resourcetype.Reconciliation[Model]) (resourcetype.Result, error) {
 			if err := w.Sync(ctx); err != nil {
 				return resourcetype.Result{}, fmt.Errorf("apply private endpoint connection %s: %w", r.ID, err)
@@ -136,15 +138,4 @@ func open(ctx context.Context, r *resourcetype.Request[Model]) error {
 		p.State = &State{Status: "Approved", Description: "Auto-Approved", ActionsRequired: "None"}
 	}
 	return nil
-}
-
-func references(m *Model) []resourcetype.Reference {
-	if m.Properties.PrivateEndpoint == nil {
-		return nil
-	}
-	id, err := resourceid.Parse(m.Properties.PrivateEndpoint.ID)
-	if err != nil {
-		return nil
-	}
-	return []resourcetype.Reference{{Property: "properties.privateEndpoint.id", ID: id}}
 }

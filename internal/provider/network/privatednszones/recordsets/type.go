@@ -75,6 +75,15 @@ func (m *Model) Addresses() []netip.Addr {
 	return list
 }
 
+// Types are the resource types of all record types, and the collection of a zone's record sets.
+func Types(w World) []resourcetype.Definition {
+	list := []resourcetype.Definition{resourcetype.Define(A(w)), resourcetype.Define(SOA(w)), resourcetype.Define(All())}
+	for _, s := range Unsupported() {
+		list = append(list, resourcetype.Define(s))
+	}
+	return list
+}
+
 // A declares the A record sets. Writing one is done when the networks linked to the zone answer with it.
 func A(w World) resourcetype.Spec[Model] {
 	return resourcetype.Spec[Model]{

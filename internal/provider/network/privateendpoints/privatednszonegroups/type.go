@@ -67,6 +67,9 @@ type Memory struct {
 	Records []string `json:"records"` // resource IDs of the record sets the group wrote, written down before they are made
 }
 
+// Type is the resource type; see Spec for its arguments.
+func Type() resourcetype.Definition { return resourcetype.Define(Spec()) }
+
 // Spec declares the type. It needs no World: the record sets it writes have their own.
 func Spec() resourcetype.Spec[Model] {
 	return resourcetype.Spec[Model]{

@@ -30,6 +30,9 @@ type World interface {
 	Sync(ctx context.Context) error
 }
 
+// Type is the resource type; see Spec for its arguments.
+func Type(w World) resourcetype.Definition { return resourcetype.Define(Spec(w)) }
+
 // Spec declares the type.
 func Spec(w World) resourcetype.Spec[Model] {
 	return resourcetype.Spec[Model]{
