@@ -28,7 +28,7 @@ func Type() resourcetype.Definition { return resourcetype.Define(Spec()) }
 // Spec declares the type.
 func Spec() resourcetype.Spec[Model] {
 	return resourcetype.Spec[Model]{
-		Name: Name,
+		Name: Name, SubscriptionLevel: true,
 		Prepare: func(_ context.Context, r *resourcetype.Request[Model]) error {
 			if r.Existing == nil || r.Model.ManagedBy == r.Existing.ManagedBy {
 				return nil
