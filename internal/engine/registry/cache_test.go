@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -245,6 +246,68 @@ func TestBlobIsStreamedWhileItIsFetched(t *testing.T) {
 	}
 	if n := e.upstream.blobs.Load(); n != 1 {
 		t.Errorf("upstream served the blob %d times", n)
+	}
+}
+
+// TestRanges: containerd resumes a broken download with a range, of a blob that is stored as of one that is coming.
+func TestRanges(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	image := e.publish("big:1", 1<<20)
+	layers, _ := image.Layers()
+	digest, _ := layers[0].Digest()
+	compressed, _ := layers[0].Compressed()
+	content, _ := io.ReadAll(compressed)
+	slow := func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, digest.String()) {
+			return false
+		}
+		w.Header().Set("Content-Length", itoa(len(content)))
+		w.Write(content[:1000])
+		w.(http.Flusher).Flush()
+		time.Sleep(200 * time.Millisecond)
+		w.Write(content[1000:])
+		return true
+	}
+	e.upstream.intercept.Store(&slow)
+	address := e.blobAddress(t, "b.azurecr.io", "big", digest)
+	for _, when := range []string{"coming", "stored"} {
+		response, body := get(t, e.private(), "GET", address, http.Header{"Range": {"bytes=500000-"}})
+		if response.StatusCode != http.StatusPartialContent || !bytes.Equal(body, bytes.TrimSpace(content[500000:])) {
+			t.Errorf("a range of a blob that is %s: %d, %d bytes", when, response.StatusCode, len(body))
+		}
+	}
+	if n := e.upstream.blobs.Load(); n != 1 {
+		t.Errorf("upstream served the blob %d times", n)
+	}
+}
+
+// TestUpstreamThatSendsMoreThanItSaid cannot fill the disk.
+func TestUpstreamThatSendsMoreThanItSaid(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	image := e.publish("big:1", 1024)
+	layers, _ := image.Layers()
+	digest, _ := layers[0].Digest()
+	var sent atomic.Int64
+	endless := func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, digest.String()) {
+			return false
+		}
+		for r.Context().Err() == nil && sent.Load() < 1<<30 {
+			n, err := w.Write(make([]byte, 64<<10))
+			if sent.Add(int64(n)); err != nil {
+				return true
+			}
+		}
+		return true
+	}
+	e.upstream.intercept.Store(&endless)
+	if _, err := e.pull("b.azurecr.io/big:1", e.options(e.private(), e.login("b.azurecr.io", ""))...); err == nil {
+		t.Error("the pull succeeded")
+	}
+	if n := sent.Load(); n > 64<<20 {
+		t.Errorf("upstream could send %d bytes", n)
 	}
 }
 

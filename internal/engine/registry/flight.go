@@ -190,6 +190,10 @@ type progress struct {
 
 func (p progress) Write(b []byte) (int, error) {
 	p.moved()
+	// Only the fetch writes, so it may read without the lock.
+	if p.written+int64(len(b)) > p.size {
+		return 0, fmt.Errorf("more than the %d bytes announced", p.size)
+	}
 	n, err := p.file.Write(b)
 	p.mu.Lock()
 	defer p.mu.Unlock()

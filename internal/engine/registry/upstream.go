@@ -137,6 +137,9 @@ func (u *upstream) blob(ctx context.Context, o origin, d digest.Digest) (content
 	if size, err = layer.Size(); err != nil {
 		return nil, 0, upstreamError(o, err)
 	}
+	if size < 0 {
+		return nil, 0, fmt.Errorf("%s does not say how large %s is", o, d)
+	}
 	if content, err = layer.Compressed(); err != nil {
 		return nil, 0, upstreamError(o, err)
 	}
