@@ -29,7 +29,6 @@ import (
 	"github.com/cloister-dev/cloister/internal/provider/network/virtualnetworks/subnets"
 	"github.com/cloister-dev/cloister/internal/provider/resources/features"
 	"github.com/cloister-dev/cloister/internal/provider/resources/resourcegroups"
-	"github.com/cloister-dev/cloister/internal/provider/resources/resourceproviders"
 )
 
 type world struct{}
@@ -57,7 +56,7 @@ func definitions(approve approver) []resourcetype.Definition {
 		defaults = append(defaults, networksecuritygroups.Rule{Name: d.Name, Properties: d.Properties})
 	}
 	list := []resourcetype.Definition{
-		resourcegroups.Type(), resourceproviders.Type([]string{"Microsoft.Network"}),
+		resourcegroups.Type(),
 		virtualnetworks.Type(w), subnets.Type(w), networksecuritygroups.Type(w, defaults), securityrules.Type(w),
 		networkinterfaces.Type(w, func(p resourcetype.Principal) bool { return strings.HasPrefix(p.ObjectID, "service:") }),
 		privateendpoints.Type(w, approve), privatednszonegroups.Type(), privatednszones.Type(w), virtualnetworklinks.Type(w),
@@ -309,7 +308,7 @@ func TestInlineChildren(t *testing.T) {
 	resourcetypetest.WantError(t, h.Delete(nsg), "InUseNetworkSecurityGroupCannotBeDeleted")
 }
 
-func TestFeaturesAndProviders(t *testing.T) {
+func TestFeatures(t *testing.T) {
 	h := resourcetypetest.New(t, definitions(true)...)
 	feature := features.ID(resourcetypetest.Subscription, "Microsoft.ContainerService", "NetworkIsolatedClusterPreview")
 	if got := h.Get(feature).String("properties.state"); got != "NotRegistered" {
@@ -321,12 +320,5 @@ func TestFeaturesAndProviders(t *testing.T) {
 	}
 	if got := h.Get(feature).String("properties.state"); got != "Registering" {
 		t.Errorf("state %q", got)
-	}
-	provider := resourceproviders.ID(resourcetypetest.Subscription, "Microsoft.Network")
-	if answer, err = h.Post(provider, "unregister", nil); err != nil || answer.String("registrationState") != "Unregistered" {
-		t.Errorf("%v, %v", answer, err)
-	}
-	if ok, err := resourceproviders.IsRegistered(t.Context(), h.Manager.Documents(), resourcetypetest.Subscription, "Microsoft.Network"); err != nil || ok {
-		t.Errorf("still registered: %v", err)
 	}
 }

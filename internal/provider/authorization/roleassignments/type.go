@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
+	"github.com/cloister-dev/cloister/internal/arm/odatafilter"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
@@ -188,23 +189,11 @@ func stored(ctx context.Context, docs resourcetype.Reader) ([]assignment, error)
 // List selects the assignments that a GET on the scope's collection shows: those that act on the scope and,
 // without atScope(), those in it.
 func List(ctx context.Context, docs resourcetype.Reader, scope resourceid.ID, filter string) ([]resourcestore.Resource, error) {
-	var atScope bool
-	var principal string
-	for clause := range strings.SplitSeq(filter, " and ") {
-		clause = strings.TrimSpace(clause)
-		lower := strings.ToLower(clause)
-		value := clause[strings.IndexByte(clause, '\'')+1:]
-		value = strings.TrimRight(strings.TrimSpace(value), "')")
-		switch {
-		case clause == "":
-		case lower == "atscope()":
-			atScope = true
-		case strings.HasPrefix(lower, "assignedto('"), strings.HasPrefix(lower, "principalid eq '"):
-			principal = value
-		default:
-			return nil, armerror.New("UnsupportedQuery", "The filter '%s' is not supported. Supported filters are either 'atScope()' or 'principalId eq '{value}' or assignedTo('{value}')'.", filter).WithTarget("$filter")
-		}
+	parsed, err := odatafilter.Parse(filter)
+	if err != nil {
+		return nil, armerror.New("UnsupportedQuery", "The filter '%s' is not supported: %v.", filter, err).WithTarget("$filter")
 	}
+	_, atScope := parsed.Call("atScope")
 	all, err := stored(ctx, docs)
 	if err != nil {
 		return nil, err
@@ -215,12 +204,33 @@ func List(ctx context.Context, docs resourcetype.Reader, scope resourceid.ID, fi
 		if !at.Contains(scope) && (atScope || !scope.Contains(at)) {
 			continue
 		}
-		if principal != "" && !strings.EqualFold(a.model.Properties.PrincipalID, principal) {
+		if !parsed.Match(names(a.model.Properties)) {
 			continue
 		}
 		list = append(list, a.resource)
 	}
 	return list, nil
+}
+
+// names are what a $filter may ask of an assignment. Groups have no members here, so assignedTo asks for the
+// principal itself.
+func names(p Properties) odatafilter.Names {
+	return odatafilter.Names{
+		Value: func(name string) (string, bool) {
+			switch strings.ToLower(name) {
+			case "principalid":
+				return p.PrincipalID, true
+			case "roledefinitionid":
+				return p.RoleDefinitionID, true
+			case "principaltype":
+				return p.PrincipalType, true
+			}
+			return "", false
+		},
+		Call: func(name string, args []string) bool {
+			return strings.EqualFold(name, "atScope") || strings.EqualFold(name, "assignedTo") && len(args) == 1 && strings.EqualFold(args[0], p.PrincipalID)
+		},
+	}
 }
 
 // Assignments are all stored assignments as the evaluator takes them.

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
+	"github.com/cloister-dev/cloister/internal/arm/odatafilter"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
@@ -95,21 +96,26 @@ func ID(scope resourceid.ID, role string) resourceid.ID {
 
 // List selects the roles that a $filter asks for; "" is all of them.
 func List(scope resourceid.ID, filter string) ([]resourcestore.Resource, error) {
-	keep := func(Role) bool { return true }
-	for clause := range strings.SplitSeq(filter, " and ") {
-		clause = strings.TrimSpace(clause)
-		field, value, isEq := strings.Cut(clause, " eq ")
-		value = strings.ReplaceAll(strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(value), "'"), "'"), "''", "'")
-		prior := keep
-		switch {
-		case clause == "" || strings.EqualFold(clause, "atScope()") || strings.EqualFold(clause, "atScopeAndBelow()"):
-		case isEq && strings.EqualFold(strings.TrimSpace(field), "roleName"):
-			keep = func(r Role) bool { return prior(r) && strings.EqualFold(r.Name, value) }
-		case isEq && strings.EqualFold(strings.TrimSpace(field), "type"):
-			keep = func(r Role) bool { return prior(r) && strings.EqualFold(value, "BuiltInRole") }
-		default:
-			return nil, armerror.New("UnsupportedQuery", "The filter '%s' is not supported. Supported filters are roleName eq '{value}', type eq 'BuiltInRole|CustomRole', atScope() and atScopeAndBelow().", filter).WithTarget("$filter")
-		}
+	parsed, err := odatafilter.Parse(filter)
+	if err != nil {
+		return nil, armerror.New("UnsupportedQuery", "The filter '%s' is not supported: %v.", filter, err).WithTarget("$filter")
+	}
+	keep := func(r Role) bool {
+		return parsed.Match(odatafilter.Names{
+			Value: func(name string) (string, bool) {
+				switch strings.ToLower(name) {
+				case "rolename":
+					return r.Name, true
+				case "type":
+					return "BuiltInRole", true
+				}
+				return "", false
+			},
+			// Built-in roles can be assigned everywhere.
+			Call: func(name string, _ []string) bool {
+				return strings.EqualFold(name, "atScope") || strings.EqualFold(name, "atScopeAndBelow")
+			},
+		})
 	}
 	list := []resourcestore.Resource{}
 	for _, r := range BuiltIn() {

@@ -32,7 +32,7 @@ func TestFilters(t *testing.T) {
 	if want := `{"properties":{"roleName":"AcrPull","type":"BuiltInRole","description":"acr pull","assignableScopes":["/"],"permissions":[{"actions":["Microsoft.ContainerRegistry/registries/pull/read"],"notActions":[],"dataActions":[],"notDataActions":[]}]}}`; string(list[0].Body) != want {
 		t.Errorf("%s", list[0].Body)
 	}
-	if _, err := List(scope, "roleName ne 'x'"); providertest.Codes(err) != "UnsupportedQuery@$filter" {
+	if _, err := List(scope, "roleName eq "); providertest.Codes(err) != "UnsupportedQuery@$filter" {
 		t.Errorf("%v", err)
 	}
 }
