@@ -44,6 +44,7 @@ type Harness struct {
 	// Wait bounds how long Put and the like wait for an operation; 10 s.
 	Wait time.Duration
 
+	log    *slog.Logger
 	mu     sync.Mutex
 	denied map[string]bool
 }
@@ -57,6 +58,14 @@ func New(t testing.TB, definitions ...resourcetype.Definition) *Harness {
 // NewOn is New on a store that may hold documents already.
 func NewOn(t testing.TB, store resourcestore.Store, definitions ...resourcetype.Definition) *Harness {
 	t.Helper()
+	h := NewIdle(t, store, definitions...)
+	t.Cleanup(h.Start(store))
+	return h
+}
+
+// NewIdle is NewOn without a reconciler: operations stay in progress until one is started.
+func NewIdle(t testing.TB, store resourcestore.Store, definitions ...resourcetype.Definition) *Harness {
+	t.Helper()
 	groups := false
 	for _, d := range definitions {
 		groups = groups || strings.EqualFold(d.Name, resourcemanager.ResourceGroups)
@@ -65,28 +74,41 @@ func NewOn(t testing.TB, store resourcestore.Store, definitions ...resourcetype.
 		definitions = append(definitions, Stub(resourcemanager.ResourceGroups))
 	}
 	h := &Harness{T: t, Store: store, Types: resourcetype.NewTypes(definitions...), Wait: 10 * time.Second, denied: map[string]bool{}}
-	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	h.Manager = resourcemanager.New(resourcemanager.Options{Store: store, Types: h.Types, Authorizer: h, Log: log})
-	h.Reconciler = reconcile.New(reconcile.Options{
-		Store: store, Types: h.Types, Manager: h.Manager, Log: log,
+	h.log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	h.Manager = h.manager(store)
+	if _, err := store.Get(t.Context(), resourceid.Group(Subscription, Group)); errors.Is(err, resourcestore.ErrNotFound) {
+		h.Put(h.Group(), map[string]any{"location": Location})
+	}
+	return h
+}
+
+func (h *Harness) manager(store resourcestore.Store) *resourcemanager.Manager {
+	return resourcemanager.New(resourcemanager.Options{Store: store, Types: h.Types, Authorizer: h, Log: h.log})
+}
+
+// Start runs a reconciler over the store, which is the Harness's own or one that leads to it, until stop is called.
+func (h *Harness) Start(store resourcestore.Store) (stop func()) {
+	manager := h.Manager
+	if store != h.Store {
+		manager = h.manager(store)
+	}
+	r := reconcile.New(reconcile.Options{
+		Store: store, Types: h.Types, Manager: manager, Log: h.log,
 		Principal: func(d resourcetype.Definition) resourcetype.Principal {
 			return resourcetype.Principal{ObjectID: "service:" + d.Namespace(), Name: d.Namespace()}
 		},
 		Backoff: func(n int) time.Duration { return time.Duration(n) * time.Millisecond },
 	})
+	h.Reconciler = r
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- h.Reconciler.Run(ctx) }()
-	t.Cleanup(func() {
+	go func() { done <- r.Run(ctx) }()
+	return func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("reconciler: %v", err)
+		if err := <-done; err != nil && store == h.Store {
+			h.T.Errorf("reconciler: %v", err)
 		}
-	})
-	if _, err := store.Get(t.Context(), resourceid.Group(Subscription, Group)); errors.Is(err, resourcestore.ErrNotFound) {
-		h.Put(h.Group(), map[string]any{"location": Location})
 	}
-	return h
 }
 
 // Model is a document without a type of its own.
