@@ -47,12 +47,38 @@ func Create(userPath, netPath string, m Map) error {
 	done := make(chan error, 1)
 	go func() {
 		// The holder dies with the thread that started it, so the thread must be this goroutine's until it is reaped.
+		// It is never unlocked: it has become another user and ends with the goroutine.
 		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
+		if err := become(m.Base); err != nil {
+			done <- err
+			return
+		}
 		done <- pin(userPath, netPath, m)
 	}()
 	if err := <-done; err != nil {
 		return errors.Join(err, Delete(userPath, netPath))
+	}
+	return nil
+}
+
+// become makes uid the effective user of this thread, which keeps its capabilities. The kernel counts what a
+// user namespace uses of the machine's per-user limits (inotify instances and watches, keys, pending signals …) against the
+// user who made it, too: were that root for every namespace, all of them together would have root's 128 inotify instances.
+func become(uid uint32) error {
+	const (
+		secbitNoSetuidFixup = 1 << 2 // SECBIT_NO_SETUID_FIXUP: a change of uid leaves the capabilities alone
+		unchanged           = ^uintptr(0)
+	)
+	bits, err := unix.PrctlRetInt(unix.PR_GET_SECUREBITS, 0, 0, 0, 0)
+	if err != nil {
+		return fmt.Errorf("read secure bits: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_SECUREBITS, uintptr(bits|secbitNoSetuidFixup), 0, 0, 0); err != nil {
+		return fmt.Errorf("keep capabilities as user %d: %w", uid, err)
+	}
+	// The bare system call changes this thread; the one of package syscall would change them all.
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, unchanged, uintptr(uid), unchanged); errno != 0 {
+		return fmt.Errorf("become user %d: %w", uid, errno)
 	}
 	return nil
 }

@@ -137,3 +137,27 @@ func BenchmarkCreate(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+// TestLimitsOfItsOwn holds that the kernel counts what is used in a namespace against the namespace's own uid, and
+// not against root's together with every other's.
+func TestLimitsOfItsOwn(t *testing.T) {
+	user, network := pins(t)
+	if err := userns.Create(user, network, userns.Map{Base: 5 << 24, Count: 1 << 24}); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	owner, err := unix.IoctlGetUint32(int(f.Fd()), unix.NS_GET_OWNER_UID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if owner != 5<<24 {
+		t.Errorf("the namespace belongs to uid %d, want %d", owner, 5<<24)
+	}
+	if os.Geteuid() != 0 {
+		t.Error("making a namespace changed this process's user")
+	}
+}
