@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -34,13 +35,26 @@ func Init() error {
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(bootstrap.Config) error{ownCgroup, varDirs, identity, trust, services} {
+	for _, step := range []func(bootstrap.Config) error{openFiles, ownCgroup, varDirs, identity, trust, services} {
 		if err := step(config); err != nil {
 			return fmt.Errorf("node init: %w", err)
 		}
 	}
 	const svscan = "/usr/bin/s6-svscan"
 	return fmt.Errorf("exec %s: %w", svscan, unix.Exec(svscan, []string{svscan, "-t0", serviceDir}, os.Environ()))
+}
+
+// openFiles allows as many open files as the machine lets this process have. The container's description
+// asks for none: to give more than its own limit, or to set another user's, the host's root would need
+// CAP_SYS_RESOURCE, which it may lack.
+func openFiles(bootstrap.Config) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	limit.Cur = limit.Max
+	// Of package syscall: it also keeps the Go runtime from setting the old limit at exec.
+	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: limit.Cur, Max: limit.Max})
 }
 
 // ownCgroup prepares the node's cgroup on cgroup v2, where a cgroup with processes in it can have no
@@ -172,7 +186,8 @@ func services(bootstrap.Config) error {
 			name: "bootstrap",
 			run:  "#!/bin/sh\nexec 2>&1\nexec " + programPath + " " + BootstrapCommand + "\n",
 			// 125 tells s6 that this is the end of it; killed half way (256) it starts again.
-			finish: "#!/bin/sh\n[ \"$1\" -eq 256 ] && exit 0\nexit 125\n",
+			// A provisioned node whose services did not start tries again.
+			finish: "#!/bin/sh\n[ \"$1\" -eq 256 ] && exit 0\n[ \"$1\" -ne 0 ] && [ -e " + bootstrap.ProvisionedPath + " ] && exit 0\nexit 125\n",
 		},
 	} {
 		dir := filepath.Join(serviceDir, s.name)

@@ -105,6 +105,12 @@ func install(t *testing.T) *installation {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		configs, _ := engine.List()
+		for _, c := range configs { // of a test that failed half way
+			if err := engine.Remove(context.Background(), c.ID); err != nil {
+				t.Error(err)
+			}
+		}
 		engine.Close()
 		containers.Close()
 		if err := daemon.Teardown(context.Background(), 0); err != nil {
@@ -308,6 +314,11 @@ func TestNode(t *testing.T) {
 		if out := in.mustExec(t, "n1", "cat", path); !strings.Contains(out+"\n", want) {
 			t.Errorf("%s does not hold %q", path, want)
 		}
+	}
+
+	limit := in.mustExec(t, "n1", "sh", "-c", "grep 'open files' /proc/1/limits")
+	if fields := strings.Fields(limit); len(fields) < 5 || fields[3] != fields[4] {
+		t.Errorf("the node's limit is below what it may have: %s", limit)
 	}
 
 	// Set again: nothing happens.

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/cloister-dev/cloister/internal/lib/containerrun"
 )
@@ -46,7 +45,6 @@ func (e *Engine) spec(c Config, p paths, machine []specs.Mount, attempt int) con
 		Capabilities:      containerrun.AllCapabilities(),
 		Seccomp:           seccomp(),
 		Hostname:          c.Name,
-		Rlimits:           rlimits(),
 		Cgroup:            containerID(c.ID),
 		Resources:         resources(c, e.opts.CgroupV2, runtime.NumCPU()),
 		Log:               e.opts.Layout.Log(containerID(c.ID)),
@@ -80,16 +78,6 @@ func resources(c Config, v2 bool, hostCPUs int) *specs.LinuxResources {
 	}
 	r.CPU = &specs.LinuxCPU{Cpus: strings.Join(set, ",")}
 	return r
-}
-
-// rlimits asks for no more than this process may give.
-func rlimits() []specs.POSIXRlimit {
-	var files unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
-		return nil
-	}
-	limit := min(files.Max, 1048576)
-	return []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: limit, Hard: limit}}
 }
 
 func containerID(id string) string { return "node-" + id }

@@ -30,8 +30,8 @@ const (
 	KubeletService    = "kubelet"
 )
 
-// provisioned marks a node whose provisioning has succeeded, for every later start.
-const provisioned = "/opt/azure/containers/provision.complete"
+// ProvisionedPath marks a node whose provisioning has succeeded, for every later start.
+const ProvisionedPath = "/opt/azure/containers/provision.complete"
 
 // Services starts the node's services.
 type Services interface {
@@ -85,7 +85,7 @@ type runner struct {
 // Run is Main for a given config and environment.
 func Run(ctx context.Context, config Config, env Environment) (ExitCode, error) {
 	r := &runner{config: config.withDefaults(), env: env}
-	if _, err := os.Stat(r.path(provisioned)); err == nil {
+	if _, err := os.Stat(r.path(ProvisionedPath)); err == nil {
 		return r.restart(ctx)
 	}
 	started := time.Now()
@@ -136,7 +136,7 @@ func Run(ctx context.Context, config Config, env Environment) (ExitCode, error) 
 // complete notes that this machine is provisioned. All that was installed must be on the disk before: after a power
 // loss the note alone would stand for a node with an empty kubelet.
 func (r *runner) complete() error {
-	note := r.path(provisioned)
+	note := r.path(ProvisionedPath)
 	if err := os.MkdirAll(filepath.Dir(note), 0o755); err != nil {
 		return err
 	}
