@@ -61,6 +61,7 @@ var rules = []rule{
 	{"internal/provider/network/subnetuse", append([]string{lib}, arm...)},
 	{"internal/provider/authorization/rolecheck", []string{"internal/arm/resourceid"}},
 	{"internal/provider/providertest", append([]string{lib}, arm...)},
+	{"internal/provider", nil}, // tests across types; no code
 	// A type names another by resource ID only.
 	{"internal/provider/*/**", append([]string{lib, "internal/engine/**", "internal/provider/network/subnetuse", "internal/provider/authorization/rolecheck"}, arm...)},
 
