@@ -42,8 +42,8 @@ type Config struct {
 	Kubelet Kubelet    `json:"kubelet"`
 	Azure   Azure      `json:"azure"`
 
-	// RetryScale shortens Azure's waits: 1 is Azure's own timing, 0 the default, in which a failure that
-	// is certain shows within ten seconds.
+	// RetryScale shortens Azure's waits: 1 is Azure's own timing, 0.1 a tenth of it, 0 the default, in which
+	// each wait is 5 to 8 seconds, so that a failure that is certain shows within ten.
 	RetryScale float64 `json:"retryScale,omitempty"`
 }
 

@@ -192,12 +192,7 @@ func (r *runner) identityToken(ctx context.Context, resource string) (string, er
 		}
 		answered = true
 		if status != http.StatusOK {
-			err := fmt.Errorf("the instance metadata service answered %d: %s", status, bytes.TrimSpace(body[:min(len(body), 300)]))
-			if status == http.StatusBadRequest {
-				// No such identity on this machine: that does not mend itself. AKS asks four times more.
-				return &permanent{err}
-			}
-			return err
+			return fmt.Errorf("the instance metadata service answered %d: %s", status, bytes.TrimSpace(body[:min(len(body), 300)]))
 		}
 		var answer struct {
 			AccessToken string `json:"access_token"`

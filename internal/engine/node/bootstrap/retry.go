@@ -18,8 +18,8 @@ const (
 	// defaultScale turns AKS's ten-minute waits into about eight seconds.
 	defaultScale = 1.0 / 75
 	// minBudget lets every wait survive what is only slow; maxBudget keeps the first failing step, whichever
-	// it is, within ten seconds.
-	minBudget = 2 * time.Second
+	// it is, within ten seconds. They hold for the default scale only.
+	minBudget = 5 * time.Second
 	maxBudget = 8 * time.Second
 	// scaledTimeout bounds one unanswered connection attempt. A SYN is sent again after a second.
 	scaledTimeout = 2 * time.Second
@@ -46,7 +46,10 @@ func (r *runner) retry(ctx context.Context, p policy, what string, fn func(conte
 		if per == 0 {
 			per = p.timeout
 		}
-		budget = min(max(time.Duration(float64(p.tries)*float64(per)*scale), minBudget), maxBudget)
+		budget = time.Duration(float64(p.tries) * float64(per) * scale)
+		if r.config.RetryScale == 0 {
+			budget = min(max(budget, minBudget), maxBudget)
+		}
 		sleep = min(max(time.Duration(float64(per)*scale), 100*time.Millisecond), 500*time.Millisecond)
 	}
 	start, said := time.Now(), ""
