@@ -16,6 +16,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/provider/containerregistry/registries"
 	"github.com/cloister-dev/cloister/internal/provider/containerregistry/registries/cacherules"
 	"github.com/cloister-dev/cloister/internal/provider/containerregistry/registries/privateendpointconnections"
+	"github.com/cloister-dev/cloister/internal/provider/containerregistry/registries/privatelinkresources"
 	"github.com/cloister-dev/cloister/internal/provider/managedidentity/userassignedidentities"
 	"github.com/cloister-dev/cloister/internal/provider/network/networkinterfaces"
 	"github.com/cloister-dev/cloister/internal/provider/network/networksecuritygroups"
@@ -64,6 +65,8 @@ func definitions(approve approver) []resourcetype.Definition {
 		userassignedidentities.Type("11111111-1111-1111-1111-111111111111"),
 		roledefinitions.Type(), roleassignments.Type(w, everyone{}, func(string) bool { return true }),
 	}
+	list = append(list, privatelinkresources.Type())
+	list = append(list, registries.Unsupported()...)
 	list = append(list, features.Types(time.Now)...)
 	return append(list, recordsets.Types(w)...)
 }
@@ -235,6 +238,27 @@ func TestUnsupportedRecords(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	resourcetypetest.WantError(t, h.Delete(soa), "MethodNotAllowed")
+}
+
+func TestRegistrysOther(t *testing.T) {
+	h := resourcetypetest.New(t, definitions(true)...)
+	p := build(h)
+	link := h.List(p.registry, privatelinkresources.Name, "")
+	if len(link) != 1 || link[0].String("properties.requiredMembers.1") != "registry_data_eastus" || link[0].String("name") != "registry" {
+		t.Errorf("private link resources: %v", link)
+	}
+	if one := h.Get(p.registry.Child("privateLinkResources", "registry")); one.String("properties.groupId") != "registry" {
+		t.Errorf("%v", one)
+	}
+	if list := h.List(p.registry, registries.Name+"/replications", ""); len(list) != 0 {
+		t.Errorf("replications: %v", list)
+	}
+	_, err := h.TryPut(p.registry.Child("replications", "westus"), `{"location":"westus"}`)
+	if e := resourcetypetest.WantError(t, err, "NotSupported"); !strings.Contains(e.Message, "replications") {
+		t.Errorf("%v", e)
+	}
+	_, err = h.Post(p.registry, "listCredentials", nil)
+	resourcetypetest.WantError(t, err, "UnauthorizedForCredentialOperations")
 }
 
 func TestPendingUntilApproved(t *testing.T) {

@@ -284,7 +284,7 @@ func (t interfaces) allocate(ctx context.Context, r *resourcetype.Request[Model]
 			if dynamic {
 				a, err := s.Next()
 				if err != nil {
-					problems = append(problems, armerror.New("SubnetIsFull", "Subnet %s with address prefix does not have enough capacity for 1 IP addresses.", id.Name()).WithTarget(fmt.Sprintf("properties.ipConfigurations[%d].properties.subnet.id", i)))
+					problems = append(problems, armerror.New("SubnetIsFull", "Subnet %s does not have enough capacity for %d IP addresses.", id.Name(), len(configs)).WithTarget(fmt.Sprintf("properties.ipConfigurations[%d].properties.subnet.id", i)))
 					continue
 				}
 				c.PrivateIPAddress = a.String()
