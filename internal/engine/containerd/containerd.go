@@ -384,6 +384,11 @@ func (d *Daemon) Teardown(ctx context.Context, grace time.Duration) error {
 	if err := d.Stop(ctx); err != nil {
 		return err
 	}
+	if systemd() {
+		if err := d.removeUnit(ctx); err != nil {
+			return fmt.Errorf("containerd: %w", err)
+		}
+	}
 	options := d.RunOptions()
 	for _, path := range []string{d.state(), d.root(), d.configPath(), options.StateDir, options.RuncRoot,
 		filepath.Join(d.l.RunDir, "fifo"), filepath.Join(d.l.RunDir, "containerd.lock")} {

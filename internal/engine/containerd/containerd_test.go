@@ -172,6 +172,23 @@ func TestStartSaysWhyItFails(t *testing.T) {
 	}
 }
 
+// TestUnitFile holds what keeps containers alive when systemd runs the machine, which this one may not.
+func TestUnitFile(t *testing.T) {
+	d := New(layout.New("/var/lib/a 50% \"cloister\"", "/var/cache/cloister", "abcdef"), "/opt/bin")
+	unit := string(d.unitFile())
+	for _, want := range []string{
+		`ExecStart="/opt/bin/containerd" "--config" "/var/lib/a 50%% \"cloister\"/containerd.toml"` + "\n",
+		"\nDelegate=yes\n", "\nKillMode=process\n", "\nRestart=always\n", "\nType=notify\n", "StartLimitIntervalSec=0\n",
+	} {
+		if !strings.Contains(unit, want) {
+			t.Errorf("no %q in\n%s", want, unit)
+		}
+	}
+	if d.unit() != "cloister-abcdef-containerd.service" {
+		t.Errorf("unit %s", d.unit())
+	}
+}
+
 // TestInstallationsDoNotMeet runs a container of the same name, in a containerd namespace of the same
 // name, under two installations and a containerd of somebody else, and ends one installation.
 func TestInstallationsDoNotMeet(t *testing.T) {

@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -174,6 +175,23 @@ func (e *Engine) WaitHealthy(ctx context.Context, id string, nodes []string) err
 		return fmt.Errorf("%w: %s", err, missing)
 	}
 	return err
+}
+
+// LabelNode sets labels that a kubelet may not give itself (kubernetes.io/role and the like, refused by
+// NodeRestriction). The error is one of apierrors.IsNotFound before the node has registered.
+func (e *Engine) LabelNode(ctx context.Context, id, name string, labels map[string]string) error {
+	client, err := e.clientset(id)
+	if err != nil {
+		return err
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": labels}})
+	if err == nil {
+		_, err = client.CoreV1().Nodes().Patch(ctx, name, types.StrategicMergePatchType, patch, meta.PatchOptions{FieldManager: fieldManager})
+	}
+	if err != nil {
+		return fmt.Errorf("label node %s of control plane %s: %w", name, id, err)
+	}
+	return nil
 }
 
 // Drain makes the node take no more pods and evicts those it has, as `kubectl drain

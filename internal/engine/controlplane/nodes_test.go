@@ -60,6 +60,10 @@ func testNodes(t *testing.T, ctx context.Context, e *Engine, client *kubernetes.
 		}
 		return s.Nodes[0].Ready && found["kube-dns@"+name] && found["kube-proxy@"+name]
 	})
+	if err := e.LabelNode(ctx, c.ID, name, map[string]string{"kubernetes.io/role": "agent"}); err != nil {
+		t.Error(err)
+	}
+	until("the label", func(s State) bool { return s.Nodes[0].Labels["kubernetes.io/role"] == "agent" })
 	short, cancel := context.WithTimeout(ctx, time.Second)
 	if err := e.WaitHealthy(short, c.ID, []string{name}); err == nil || !strings.Contains(err.Error(), "coredns") {
 		t.Errorf("healthy without one running pod: %v", err)
