@@ -148,16 +148,10 @@ func (e *Engine) withDefaults(c Config) Config {
 	return c
 }
 
-// Set makes the control plane be as c says: Start, WaitReady and Apply. It returns when the API
-// server is ready and holds the add-ons, not when their pods run, which takes nodes.
-//
-// The controllers come after the API server is ready. They would wait for it by themselves, as they do
-// after a reboot, but in steps of a second and more, and what a new cluster waits for is them.
+// Set makes the control plane be as c says: Start and Apply. It returns when the API server is ready
+// and holds the add-ons, and the controllers run; not when the add-ons' pods run, which takes nodes.
 func (e *Engine) Set(ctx context.Context, c Config) error {
 	if err := e.Start(ctx, c); err != nil {
-		return err
-	}
-	if err := e.WaitReady(ctx, c.ID); err != nil {
 		return err
 	}
 	return e.Apply(ctx, c.ID)
@@ -189,8 +183,13 @@ func (e *Engine) Start(ctx context.Context, c Config) error {
 	return nil
 }
 
-// Apply runs the controllers, and makes the cluster hold what every cluster holds: who may join it,
-// CoreDNS, kube-proxy and metrics-server. The API server must be ready.
+// Apply waits for the API server, makes it hold what every cluster holds (who may join it, CoreDNS,
+// kube-proxy and metrics-server), and runs the controllers.
+//
+// A new API server answers a second before it is ready, in which it makes the default roles; the
+// add-ons need not wait for those. The controllers need, and come after it is ready: they would wait by
+// themselves, as they do after a reboot, but in steps of a second and more, and it is them that a new
+// cluster waits for.
 func (e *Engine) Apply(ctx context.Context, id string) error {
 	fail := func(err error) error { return fmt.Errorf("complete control plane %s: %w", id, err) }
 	c, err := e.load(id)
@@ -201,9 +200,17 @@ func (e *Engine) Apply(ctx context.Context, id string) error {
 	if err != nil {
 		return fail(err)
 	}
+	if err := e.waitAnswer(ctx, id, "/readyz?exclude=poststarthook/rbac/bootstrap-roles&exclude=poststarthook/scheduling/bootstrap-system-priority-classes"); err != nil {
+		return err
+	}
 	var g errgroup.Group // neither is undone when the other fails
-	g.Go(func() error { return e.containers.EnsureAll(ctx, specs) })
 	g.Go(func() error { return e.applyAddons(ctx, c) })
+	g.Go(func() error {
+		if err := e.WaitReady(ctx, id); err != nil {
+			return err
+		}
+		return e.containers.EnsureAll(ctx, specs)
+	})
 	if err := g.Wait(); err != nil {
 		return fail(err)
 	}
@@ -273,11 +280,16 @@ func (e *Engine) Ready(ctx context.Context, id string) error {
 		return err
 	}
 	defer done()
-	return ready(ctx, client)
+	return ask(ctx, client, "/readyz")
 }
 
 // WaitReady returns when the API server is ready.
 func (e *Engine) WaitReady(ctx context.Context, id string) error {
+	return e.waitAnswer(ctx, id, "/readyz")
+}
+
+// waitAnswer returns when the API server answers 200.
+func (e *Engine) waitAnswer(ctx context.Context, id, path string) error {
 	client, done, err := e.httpClient(id)
 	if err != nil {
 		return err
@@ -287,7 +299,7 @@ func (e *Engine) WaitReady(ctx context.Context, id string) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		last := ready(ctx, client)
+		last := ask(ctx, client, path)
 		if last == nil {
 			return nil
 		}
@@ -312,8 +324,8 @@ func (e *Engine) httpClient(id string) (client *http.Client, done func(), err er
 	return client, client.CloseIdleConnections, nil
 }
 
-func ready(ctx context.Context, client *http.Client) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, loopback+"/readyz", nil)
+func ask(ctx context.Context, client *http.Client, path string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, loopback+path, nil)
 	if err != nil {
 		return err
 	}
@@ -323,7 +335,7 @@ func ready(ctx context.Context, client *http.Client) error {
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("/readyz answers %s", response.Status)
+		return fmt.Errorf("%s answers %s", path, response.Status)
 	}
 	return nil
 }

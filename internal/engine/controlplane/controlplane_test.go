@@ -175,14 +175,19 @@ func TestControlPlane(t *testing.T) {
 		t.Fatal(err)
 	}
 	step("containers started")
-	if err := e.WaitReady(ctx, c.ID); err != nil {
-		t.Fatal(err)
-	}
-	step("readyz")
+	readyz := make(chan error, 1)
+	go func() {
+		err := e.WaitReady(ctx, c.ID)
+		step("readyz")
+		readyz <- err
+	}()
 	if err := e.Apply(ctx, c.ID); err != nil {
 		t.Fatal(err)
 	}
-	step("add-ons applied")
+	step("add-ons applied, controllers started")
+	if err := <-readyz; err != nil {
+		t.Fatal(err)
+	}
 	client := clientset(t, e, c.ID)
 	waitFor(t, ctx, "the controllers' and the scheduler's work on CoreDNS", func() error {
 		pods, err := client.CoreV1().Pods("kube-system").List(ctx, meta.ListOptions{LabelSelector: "k8s-app=kube-dns"})
