@@ -359,3 +359,12 @@ func (e *Engine) load(id string) (Config, error) {
 	}
 	return c, nil
 }
+
+// Resume is Start with the last Config, for a control plane that was stopped; Apply completes it.
+func (e *Engine) Resume(ctx context.Context, id string) error {
+	c, err := e.load(id)
+	if err != nil {
+		return err
+	}
+	return e.Start(ctx, c)
+}

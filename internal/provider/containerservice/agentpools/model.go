@@ -1,0 +1,125 @@
+package agentpools
+
+import "github.com/cloister-dev/cloister/internal/arm/armerror"
+
+// Model is the one tolerant model of an agent pool, for every api-version.
+type Model struct {
+	ID         string     `json:"id,omitempty"`
+	Name       string     `json:"name,omitempty"`
+	Properties Properties `json:"properties"`
+	Memory     *Memory    `json:"cloister,omitempty"`
+}
+
+// Properties of the pool. ProvisioningState is kept by the protocol.
+type Properties struct {
+	ProvisioningState          string            `json:"provisioningState,omitempty"`
+	PowerState                 *PowerState       `json:"powerState,omitempty"`
+	Count                      *int              `json:"count,omitempty"`
+	VMSize                     string            `json:"vmSize,omitempty"`
+	OSDiskSizeGB               int               `json:"osDiskSizeGB,omitempty"`
+	OSDiskType                 string            `json:"osDiskType,omitempty"`
+	KubeletDiskType            string            `json:"kubeletDiskType,omitempty"`
+	VnetSubnetID               string            `json:"vnetSubnetID,omitempty"`
+	MaxPods                    int               `json:"maxPods,omitempty"`
+	OSType                     string            `json:"osType,omitempty"`
+	OSSKU                      string            `json:"osSKU,omitempty"`
+	Type                       string            `json:"type,omitempty"`
+	Mode                       string            `json:"mode,omitempty"`
+	OrchestratorVersion        string            `json:"orchestratorVersion,omitempty"`
+	CurrentOrchestratorVersion string            `json:"currentOrchestratorVersion,omitempty"`
+	NodeImageVersion           string            `json:"nodeImageVersion,omitempty"`
+	UpgradeSettings            *UpgradeSettings  `json:"upgradeSettings,omitempty"`
+	ScaleDownMode              string            `json:"scaleDownMode,omitempty"`
+	ScaleSetPriority           string            `json:"scaleSetPriority,omitempty"`
+	EnableAutoScaling          *bool             `json:"enableAutoScaling,omitempty"`
+	EnableNodePublicIP         *bool             `json:"enableNodePublicIP,omitempty"`
+	EnableEncryptionAtHost     *bool             `json:"enableEncryptionAtHost,omitempty"`
+	EnableUltraSSD             *bool             `json:"enableUltraSSD,omitempty"`
+	EnableFIPS                 *bool             `json:"enableFIPS,omitempty"`
+	NodeLabels                 map[string]string `json:"nodeLabels,omitempty"`
+	NodeTaints                 []string          `json:"nodeTaints,omitempty"`
+	AvailabilityZones          []string          `json:"availabilityZones,omitempty"`
+	SecurityProfile            *SecurityProfile  `json:"securityProfile,omitempty"`
+}
+
+// PowerState is Running or Stopped.
+type PowerState struct {
+	Code string `json:"code,omitempty"`
+}
+
+// UpgradeSettings bounds what an upgrade takes away at a time.
+type UpgradeSettings struct {
+	MaxSurge string `json:"maxSurge,omitempty"`
+}
+
+// SecurityProfile is always that of a plain VM here.
+type SecurityProfile struct {
+	EnableVTPM       *bool `json:"enableVTPM,omitempty"`
+	EnableSecureBoot *bool `json:"enableSecureBoot,omitempty"`
+}
+
+// Memory is what Cloister keeps beside the document.
+type Memory struct {
+	// Machines are the pool's nodes, written down before any of them is made.
+	Machines []Machine `json:"machines,omitempty"`
+	// NextIndex is the next virtual machine scale set instance number; numbers are never used twice.
+	NextIndex int `json:"nextIndex,omitempty"`
+	// Attempt counts the requests since a node failed to provision; another number makes it try again.
+	Attempt int `json:"attempt,omitempty"`
+	// Fault is why the last attempt failed; it becomes the cluster's error too.
+	Fault *armerror.Error `json:"fault,omitempty"`
+}
+
+// Machine is one node.
+type Machine struct {
+	// ID names the node on this machine: eight hexadecimal digits.
+	ID string `json:"id"`
+	// Name is the node's host name and Kubernetes name, aks-POOL-SUFFIX-vmss000000.
+	Name string `json:"name"`
+	// UIDBase is the first host uid of the node's user namespace; the namespace has UIDCount of them.
+	UIDBase uint32 `json:"uidBase"`
+	// NIC is the resource ID of the node's network interface.
+	NIC string `json:"nic"`
+	// Leaving is true once the machine is being removed.
+	Leaving bool `json:"leaving,omitempty"`
+	// RegistryServer is what the node was provisioned with; only a reimage changes it.
+	RegistryServer string `json:"registryServer,omitempty"`
+}
+
+// UIDCount is the number of ids in a node's user namespace: images hold files of high uids.
+const UIDCount = 1 << 24
+
+// cluster is what a pool needs to know of its cluster.
+type cluster struct {
+	ID         string `json:"id"`
+	Name       string `json:"name"`
+	Location   string `json:"location"`
+	Properties struct {
+		ProvisioningState        string `json:"provisioningState"`
+		NodeResourceGroup        string `json:"nodeResourceGroup"`
+		CurrentKubernetesVersion string `json:"currentKubernetesVersion"`
+		KubernetesVersion        string `json:"kubernetesVersion"`
+		PrivateFQDN              string `json:"privateFQDN"`
+		NetworkProfile           struct {
+			DNSServiceIP string `json:"dnsServiceIP"`
+			ServiceCIDR  string `json:"serviceCidr"`
+			OutboundType string `json:"outboundType"`
+		} `json:"networkProfile"`
+		IdentityProfile map[string]struct {
+			ResourceID string `json:"resourceId"`
+			ClientID   string `json:"clientId"`
+			ObjectID   string `json:"objectId"`
+		} `json:"identityProfile"`
+	} `json:"properties"`
+	Memory struct {
+		ClusterID      string `json:"clusterId"`
+		Suffix         string `json:"suffix"`
+		SubnetID       string `json:"subnetId"`
+		RegistryServer string `json:"registryServer"`
+		Infrastructure bool   `json:"infrastructure"`
+	} `json:"cloister"`
+}
+
+func isTrue(b *bool) bool { return b != nil && *b }
+
+func ptr[T any](v T) *T { return &v }

@@ -1,0 +1,172 @@
+package agentpools
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/cloister-dev/cloister/internal/arm/armerror"
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
+	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
+)
+
+// nameRule is AKS's for Linux pools: it becomes part of host names.
+var nameRule = regexp.MustCompile(`^[a-z][a-z0-9]{0,11}$`)
+
+const (
+	maxPods     = 250 // limit of node subnet addressing
+	defaultPods = 30  // its default
+	minPods     = 10
+	maxCount    = 1000
+)
+
+// prepare fills in what the service decides and refuses what cannot be made.
+func (t service) prepare(ctx context.Context, r *resourcetype.Request[Model]) error {
+	clusterID, _ := r.ID.Parent()
+	var c cluster
+	if err := r.Documents.Get(ctx, clusterID, &c); err != nil && !errors.Is(err, resourcestore.ErrNotFound) {
+		return err
+	}
+	p := &r.Model.Properties
+	r.Model.Name = r.ID.Name()
+	if r.Existing != nil {
+		was := r.Existing.Properties
+		r.Model.Memory = r.Existing.Memory
+		p.VMSize = or(p.VMSize, was.VMSize)
+		p.NodeImageVersion = was.NodeImageVersion
+		if p.Count == nil {
+			p.Count = was.Count
+		}
+		if p.MaxPods == 0 {
+			p.MaxPods = was.MaxPods
+		}
+		p.VnetSubnetID = or(p.VnetSubnetID, was.VnetSubnetID)
+		for _, f := range []struct{ name, value, was string }{
+			{"vmSize", p.VMSize, was.VMSize}, {"vnetSubnetID", p.VnetSubnetID, was.VnetSubnetID}, {"osType", or(p.OSType, was.OSType), was.OSType},
+		} {
+			if !strings.EqualFold(f.value, f.was) {
+				return armerror.New(armerror.PropertyChangeNotAllowed, "Changing property 'properties.%s' is not allowed.", f.name).WithTarget("properties." + f.name)
+			}
+		}
+		if p.MaxPods != was.MaxPods {
+			return armerror.New(armerror.PropertyChangeNotAllowed, "Changing property 'properties.maxPods' is not allowed.").WithTarget("properties.maxPods")
+		}
+	}
+	if r.Model.Memory == nil {
+		r.Model.Memory = &Memory{}
+	}
+	if r.Existing != nil && r.Existing.Properties.ProvisioningState == "Failed" {
+		r.Model.Memory.Attempt++
+		r.Model.Memory.Fault = nil
+	}
+	version := c.Properties.CurrentKubernetesVersion
+	defaults(p, version, t.NodeImageVersion)
+	return t.validate(p, version)
+}
+
+func defaults(p *Properties, version, image string) {
+	if p.Count == nil {
+		p.Count = ptr(1)
+	}
+	p.VMSize = or(p.VMSize, DefaultVMSize)
+	p.OrchestratorVersion = or(p.OrchestratorVersion, version)
+	p.CurrentOrchestratorVersion = version
+	p.NodeImageVersion = or(p.NodeImageVersion, image)
+	p.PowerState = &PowerState{Code: "Running"}
+	if p.OSDiskSizeGB == 0 {
+		p.OSDiskSizeGB = 128
+	}
+	p.OSDiskType = or(p.OSDiskType, "Managed")
+	p.KubeletDiskType = or(p.KubeletDiskType, "OS")
+	if p.MaxPods == 0 {
+		p.MaxPods = defaultPods
+	}
+	p.OSType = or(p.OSType, "Linux")
+	p.OSSKU = or(p.OSSKU, "Ubuntu")
+	p.Type = or(p.Type, "VirtualMachineScaleSets")
+	p.Mode = or(p.Mode, "User")
+	p.ScaleDownMode = or(p.ScaleDownMode, "Delete")
+	if p.UpgradeSettings == nil {
+		p.UpgradeSettings = &UpgradeSettings{}
+	}
+	p.UpgradeSettings.MaxSurge = or(p.UpgradeSettings.MaxSurge, "10%")
+	if p.NodeLabels == nil {
+		p.NodeLabels = map[string]string{}
+	}
+	if p.SecurityProfile == nil {
+		p.SecurityProfile = &SecurityProfile{EnableVTPM: ptr(false), EnableSecureBoot: ptr(false)}
+	}
+}
+
+func (t service) validate(p *Properties, version string) error {
+	refuse := func(property, format string, args ...any) error {
+		return armerror.New(armerror.InvalidParameter, format, args...).WithTarget("properties." + property)
+	}
+	unsupported := func(property, format string, args ...any) error {
+		return armerror.New(armerror.NotSupported, format, args...).WithTarget("properties." + property)
+	}
+	if *p.Count < 0 || *p.Count > maxCount || *p.Count == 0 && p.Mode == "System" {
+		return refuse("count", "The value of parameter agentPoolProfile.count is invalid. A System pool has 1 to %d nodes, a User pool 0 to %d; %d was asked for.", maxCount, maxCount, *p.Count)
+	}
+	if p.MaxPods < minPods || p.MaxPods > maxPods {
+		return refuse("maxPods", "The value of parameter agentPoolProfile.maxPods is invalid: %d is not between %d and %d.", p.MaxPods, minPods, maxPods)
+	}
+	size, ok := vmSizes[canonicalSize(p.VMSize)]
+	if !ok {
+		return armerror.New("VMSizeNotSupported", "The VM size of %s is not supported by Cloister. Supported sizes are %s.", p.VMSize, strings.Join(slices.Sorted(maps.Keys(vmSizes)), ", ")).WithTarget("properties.vmSize")
+	}
+	p.VMSize = canonicalSize(p.VMSize)
+	if p.Mode == "System" && (size.CPUs < 2 || size.MemoryMiB < 4<<10) {
+		return armerror.New("SystemPoolSkuTooLow", "The VM SKU chosen for this cluster `%s` does not have enough CPU/memory to run as system node pool. Please use a VM SKU with at least 2 CPU cores and 4GB memory.", p.VMSize).WithTarget("properties.vmSize")
+	}
+	switch {
+	case strings.EqualFold(p.OSType, "Windows"):
+		return armerror.New("InvalidNetworkIsolatedClusterConfiguration", "Windows agent pools are not supported in a network isolated cluster").WithTarget("properties.osType")
+	case p.OSType != "Linux":
+		return refuse("osType", "The osType %q is not valid.", p.OSType)
+	case p.OSSKU != "Ubuntu" && p.OSSKU != "Ubuntu2204":
+		return unsupported("osSKU", "The osSKU %q is not supported by Cloister; use 'Ubuntu'.", p.OSSKU)
+	case p.Type != "VirtualMachineScaleSets":
+		return unsupported("type", "The pool type %q is not supported by Cloister; use 'VirtualMachineScaleSets'.", p.Type)
+	case p.Mode != "System" && p.Mode != "User":
+		return unsupported("mode", "The pool mode %q is not supported by Cloister; use 'System' or 'User'.", p.Mode)
+	case isTrue(p.EnableAutoScaling):
+		return unsupported("enableAutoScaling", "The cluster autoscaler is not supported by this version of Cloister.")
+	case isTrue(p.EnableNodePublicIP):
+		return unsupported("enableNodePublicIP", "Node public IP addresses are not supported by this version of Cloister.")
+	case isTrue(p.EnableUltraSSD), isTrue(p.EnableFIPS), isTrue(p.EnableEncryptionAtHost):
+		return unsupported("", "enableUltraSSD, enableFIPS and enableEncryptionAtHost are not supported by Cloister.")
+	case strings.EqualFold(p.ScaleSetPriority, "Spot"):
+		return unsupported("scaleSetPriority", "Spot agent pools are not supported by Cloister.")
+	case len(p.AvailabilityZones) > 0:
+		return unsupported("availabilityZones", "Availability zones are not supported by Cloister.")
+	}
+	if version != "" && p.OrchestratorVersion != version && !strings.HasPrefix(version, p.OrchestratorVersion+".") {
+		return armerror.New("NodePoolMcVersionIncompatible", "Node pool version %s and control plane version %s are incompatible.", p.OrchestratorVersion, version).WithTarget("properties.orchestratorVersion")
+	}
+	if _, err := resourceid.Parse(p.VnetSubnetID); p.VnetSubnetID != "" && err != nil {
+		return refuse("vnetSubnetID", "vnetSubnetID %q is not a resource ID.", p.VnetSubnetID)
+	}
+	return nil
+}
+
+// canonicalSize is Azure's spelling of a size written in any case.
+func canonicalSize(s string) string {
+	for name := range vmSizes {
+		if strings.EqualFold(name, s) {
+			return name
+		}
+	}
+	return s
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}

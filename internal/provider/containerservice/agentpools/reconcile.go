@@ -1,0 +1,270 @@
+package agentpools
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cloister-dev/cloister/internal/arm/armerror"
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
+	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
+	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
+)
+
+// reconcile makes the pool's machines agree with its document, and writes down why it could not: the
+// cluster shows that as its own error.
+func (t service) reconcile(ctx context.Context, r *resourcetype.Reconciliation[Model]) (resourcetype.Result, error) {
+	result, err := t.run(ctx, r)
+	if fault, final := armerror.As(err); final && !r.Deleting {
+		r.Model.Memory.Fault = fault
+		err = errors.Join(err, r.Save(ctx))
+	}
+	return result, err
+}
+
+func (t service) run(ctx context.Context, r *resourcetype.Reconciliation[Model]) (resourcetype.Result, error) {
+	clusterID, _ := r.ID.Parent()
+	var c cluster
+	err := r.Client.Get(ctx, clusterID, &c)
+	if errors.Is(err, resourcestore.ErrNotFound) && r.Deleting {
+		err = nil
+	}
+	if err != nil {
+		return resourcetype.Result{}, err
+	}
+	if r.Deleting {
+		return t.removeAll(ctx, r, c)
+	}
+	if !c.Memory.Infrastructure {
+		return resourcetype.Result{Waiting: true}, nil
+	}
+	plan, err := t.plan(ctx, r, c)
+	if err != nil {
+		return resourcetype.Result{}, err
+	}
+	r.Step("network interfaces of " + r.ID.Name())
+	if done, err := t.interfaces(ctx, r, c, plan); err != nil || !done {
+		return resourcetype.Result{Waiting: true}, err
+	}
+	r.Step("nodes of " + r.ID.Name() + " start")
+	if err := t.start(ctx, r, c, plan); err != nil {
+		return resourcetype.Result{}, err
+	}
+	r.Step("nodes of " + r.ID.Name() + " provision")
+	if err := t.provisioned(ctx, plan); err != nil {
+		return resourcetype.Result{}, err
+	}
+	names := make([]string, 0, len(plan))
+	for _, m := range plan {
+		names = append(names, m.Name)
+	}
+	r.Step("nodes of " + r.ID.Name() + " become Ready")
+	_, given := bootstrap.SplitLabels(labels(r.ID.Name(), r.Model.Properties, c))
+	if err := t.ControlPlane.NodesReady(ctx, c.Memory.ClusterID, names, given); err != nil {
+		return resourcetype.Result{}, err
+	}
+	if err := t.removeLeaving(ctx, r, c); err != nil {
+		return resourcetype.Result{}, err
+	}
+	return resourcetype.Result{}, nil
+}
+
+// plan decides which machines there are to be, and writes them down before any is made.
+func (t service) plan(ctx context.Context, r *resourcetype.Reconciliation[Model], c cluster) ([]Machine, error) {
+	mem := r.Model.Memory
+	var staying []Machine
+	for _, m := range mem.Machines {
+		if !m.Leaving {
+			staying = append(staying, m)
+		}
+	}
+	want := *r.Model.Properties.Count
+	for i := len(staying) - 1; i >= want; i-- { // the newest go first, as a scale set's do
+		for j := range mem.Machines {
+			if mem.Machines[j].ID == staying[i].ID {
+				mem.Machines[j].Leaving = true
+			}
+		}
+	}
+	if len(staying) < want {
+		bases, err := t.freeUIDs(ctx, r, want-len(staying))
+		if err != nil {
+			return nil, err
+		}
+		group := resourceid.Group(r.ID.Subscription(), c.Properties.NodeResourceGroup)
+		for _, base := range bases {
+			name := fmt.Sprintf("aks-%s-%s-vmss%s", r.ID.Name(), c.Memory.Suffix, base36(mem.NextIndex))
+			mem.Machines = append(mem.Machines, Machine{
+				ID: machineID(c.Memory.ClusterID, name), Name: name, UIDBase: base,
+				NIC:            group.Resource("Microsoft.Network/networkInterfaces", name+"-nic").String(),
+				RegistryServer: c.Memory.RegistryServer,
+			})
+			mem.NextIndex++
+		}
+	}
+	staying = staying[:0]
+	for _, m := range mem.Machines {
+		if !m.Leaving {
+			staying = append(staying, m)
+		}
+	}
+	return staying, r.Save(ctx)
+}
+
+// freeUIDs finds id ranges that no machine of the installation has.
+func (t service) freeUIDs(ctx context.Context, r *resourcetype.Reconciliation[Model], n int) ([]uint32, error) {
+	pools, err := r.Client.List(ctx, resourceid.ID{}, Name)
+	if err != nil {
+		return nil, err
+	}
+	taken := map[uint32]bool{}
+	for _, p := range pools {
+		var m Model
+		if err := r.Client.Get(ctx, p.ID, &m); err != nil {
+			return nil, err
+		}
+		if m.Memory != nil {
+			for _, machine := range m.Memory.Machines {
+				taken[machine.UIDBase] = true
+			}
+		}
+	}
+	for _, machine := range r.Model.Memory.Machines {
+		taken[machine.UIDBase] = true
+	}
+	free := make([]uint32, 0, n)
+	// The first range starts above the ids that distributions give to users and containers.
+	for k := uint32(16); k < 255 && len(free) < n; k++ {
+		if base := k * UIDCount; !taken[base] {
+			free = append(free, base)
+		}
+	}
+	if len(free) < n {
+		return nil, armerror.New("QuotaExceeded", "This machine has user id ranges for 239 nodes; %d more were asked for.", n)
+	}
+	return free, nil
+}
+
+// start makes the machines run, all at once.
+func (t service) start(ctx context.Context, r *resourcetype.Reconciliation[Model], c cluster, machines []Machine) error {
+	ca, token, err := t.ControlPlane.Join(ctx, c.Memory.ClusterID)
+	if err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	for _, m := range machines {
+		g.Go(func() error {
+			config, err := t.nodeConfig(gctx, r, c, m, ca, token)
+			if err != nil {
+				return err
+			}
+			return t.Nodes.Set(gctx, config)
+		})
+	}
+	return g.Wait()
+}
+
+// provisioned waits for all machines and joins what went wrong into the error that ARM shows for a scale set.
+func (t service) provisioned(ctx context.Context, machines []Machine) error {
+	var mu sync.Mutex
+	var faults []*armerror.Error
+	g, gctx := errgroup.WithContext(ctx)
+	for _, m := range machines {
+		g.Go(func() error {
+			result, err := t.Nodes.Provisioned(gctx, m.ID)
+			if err != nil {
+				return err
+			}
+			if result.ExitCode != bootstrap.Success {
+				mu.Lock()
+				defer mu.Unlock()
+				faults = append(faults, extensionError(m.Name, result))
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if len(faults) == 0 {
+		return nil
+	}
+	slices.SortFunc(faults, func(a, b *armerror.Error) int { return strings.Compare(a.Target, b.Target) })
+	first := *faults[0]
+	first.Target = ""
+	first.Details = faults
+	return &first
+}
+
+// maxOutput is how much of a node's provisioning log the error carries, in bytes; Azure's is 3000.
+const maxOutput = 3000
+
+// extensionError is the error of the custom script extension, in the words of Azure.
+func extensionError(name string, result bootstrap.Result) *armerror.Error {
+	d := bootstrap.Describe(result.ExitCode)
+	output := result.Output
+	if len(output) > maxOutput {
+		output = output[len(output)-maxOutput:]
+	}
+	e := armerror.New("VMExtensionProvisioningError",
+		"VM has reported a failure when processing extension 'vmssCSE' (publisher 'Microsoft.Azure.Extensions' and type 'CustomScript'). Error message: 'Enable failed: failed to execute command: command terminated with exit status=%d\n[stdout]\n%s\n[stderr]\n'. %s %s More information on troubleshooting is available at https://aka.ms/VMExtensionCSELinuxTroubleshoot.",
+		result.ExitCode, output, d.Name, d.Hint)
+	e.Target = name
+	return e
+}
+
+// removeLeaving takes machines away that a smaller count leaves over: drained first, then deleted.
+func (t service) removeLeaving(ctx context.Context, r *resourcetype.Reconciliation[Model], c cluster) error {
+	for _, m := range slices.Clone(r.Model.Memory.Machines) {
+		if !m.Leaving {
+			continue
+		}
+		r.Step("drain " + m.Name)
+		if err := t.ControlPlane.RemoveNode(ctx, c.Memory.ClusterID, m.Name); err != nil {
+			return fmt.Errorf("drain node %s: %w", m.Name, err)
+		}
+		if err := t.remove(ctx, r, m); err != nil {
+			return err
+		}
+		r.Model.Memory.Machines = slices.DeleteFunc(r.Model.Memory.Machines, func(o Machine) bool { return o.ID == m.ID })
+		if err := r.Save(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t service) remove(ctx context.Context, r *resourcetype.Reconciliation[Model], m Machine) error {
+	if err := t.Nodes.Remove(ctx, m.ID); err != nil {
+		return err
+	}
+	_, err := r.Client.Delete(ctx, resourceid.MustParse(m.NIC))
+	return err
+}
+
+// removeAll ends every machine of the pool at once. When only the pool goes, its nodes are drained and
+// leave the cluster; when the cluster goes with it there is nobody left to tell.
+func (t service) removeAll(ctx context.Context, r *resourcetype.Reconciliation[Model], c cluster) (resourcetype.Result, error) {
+	if r.Model.Memory == nil {
+		return resourcetype.Result{}, nil
+	}
+	clusterGoes := c.Properties.ProvisioningState == "Deleting" || c.Memory.ClusterID == ""
+	g, gctx := errgroup.WithContext(ctx)
+	for _, m := range r.Model.Memory.Machines {
+		g.Go(func() error {
+			if !clusterGoes {
+				if err := t.ControlPlane.RemoveNode(gctx, c.Memory.ClusterID, m.Name); err != nil {
+					return fmt.Errorf("drain node %s: %w", m.Name, err)
+				}
+			}
+			return t.remove(gctx, r, m)
+		})
+	}
+	return resourcetype.Result{}, g.Wait()
+}

@@ -1,0 +1,70 @@
+// Package agentpools is Microsoft.ContainerService/managedClusters/agentPools: groups of equal nodes of a
+// cluster. It knows its cluster by the documents alone.
+//
+// Written after https://learn.microsoft.com/rest/api/aks/agent-pools and the node bootstrap of
+// Azure/AgentBaker, which package engine/node follows.
+package agentpools
+
+import (
+	"context"
+
+	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
+	"github.com/cloister-dev/cloister/internal/engine/node"
+	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
+)
+
+// Name is the resource type.
+const Name = "Microsoft.ContainerService/managedClusters/agentPools"
+
+// Nodes runs machines.
+type Nodes interface {
+	// Set makes the node exist and run; it returns when its first process runs.
+	Set(ctx context.Context, c node.Config) error
+	// Remove ends the node and deletes its disk. Nothing there is no error.
+	Remove(ctx context.Context, id string) error
+	// Provisioned returns how provisioning of the node ended, when it has.
+	Provisioned(ctx context.Context, id string) (bootstrap.Result, error)
+}
+
+// ControlPlane is a cluster's API server, as far as its nodes are concerned.
+type ControlPlane interface {
+	// Join is what a kubelet joins the cluster with: the PEM of the cluster's certificate authority, and a bootstrap token.
+	Join(ctx context.Context, clusterID string) (ca, token string, err error)
+	// NodesReady returns when every named node is Ready, and has the labels that a kubelet may not give itself.
+	NodesReady(ctx context.Context, clusterID string, names []string, labels map[string]string) error
+	// RemoveNode evicts what runs on the node, respecting disruption budgets, and deletes its object.
+	RemoveNode(ctx context.Context, clusterID, name string) error
+}
+
+// Deps are what the type is made of.
+type Deps struct {
+	Nodes        Nodes
+	ControlPlane ControlPlane
+	// NodeImageVersion names the node image that new nodes are made from, and Rootfs is its file system.
+	NodeImageVersion string
+	Rootfs           string
+	// AuthorityPEM is the installation's own certificate authority.
+	AuthorityPEM              string
+	TenantID                  string
+	CredentialProviderVersion string
+	// RetryScale is bootstrap.Config's.
+	RetryScale float64
+}
+
+type service struct{ Deps }
+
+// Type returns the resource type.
+func Type(d Deps) resourcetype.Definition {
+	t := service{d}
+	return resourcetype.Define(resourcetype.Spec[Model]{
+		Name:          Name,
+		Placement:     resourcetype.Inherited,
+		NameRule:      nameRule,
+		NameCode:      "InvalidParameter",
+		NameMessage:   "The value of parameter agentPoolProfile.name is invalid. A Linux agent pool name starts with a lower-case letter and has 1 to 12 lower-case letters and digits. Please see https://aka.ms/aks-naming-rules for more details.",
+		Prepare:       t.prepare,
+		PrepareDelete: t.prepareDelete,
+		References:    references,
+		Reconcile:     t.reconcile,
+	})
+}

@@ -1,0 +1,302 @@
+package managedclusters
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
+)
+
+// API versions with which AKS's own service calls the other providers.
+const (
+	resourcesAPI = "2024-11-01"
+	networkAPI   = "2024-05-01"
+	dnsAPI       = "2024-06-01"
+	registryAPI  = "2025-04-01"
+	identityAPI  = "2023-01-31"
+	roleAPI      = "2022-04-01"
+)
+
+// acrPull is the built-in role's ID.
+const acrPull = "7f951dda-4ed3-4680-a7ca-43fe172d538d"
+
+type object = map[string]any
+
+// managedRegistryID is the AKS-managed registry of the cluster.
+func managedRegistryID(cluster resourceid.ID, m *Model) resourceid.ID {
+	return nodeGroup(cluster, m).Resource("Microsoft.ContainerRegistry/registries", m.Memory.ManagedRegistry)
+}
+
+// registryID is the registry that new nodes bootstrap from; zero for Direct.
+func registryID(cluster resourceid.ID, m *Model) resourceid.ID {
+	b := m.Properties.BootstrapProfile
+	switch {
+	case b.ArtifactSource != "Cache":
+		return resourceid.ID{}
+	case b.ContainerRegistryID != "":
+		return resourceid.MustParse(b.ContainerRegistryID)
+	}
+	return managedRegistryID(cluster, m)
+}
+
+// managed reports whether the registry is AKS's own.
+func (m *Model) managedRegistry() bool {
+	b := m.Properties.BootstrapProfile
+	return b.ArtifactSource == "Cache" && m.Memory.ManagedRegistry != "" &&
+		(b.ContainerRegistryID == "" || strings.HasSuffix(strings.ToLower(b.ContainerRegistryID), "/"+m.Memory.ManagedRegistry))
+}
+
+// builder puts documents in order and remembers whether all of them are done.
+type builder struct {
+	ctx     context.Context
+	client  resourcetype.Client
+	pending []string
+	err     error
+}
+
+// put makes one document. After an error it does nothing, so that a list of puts reads as one.
+func (b *builder) put(id resourceid.ID, apiVersion string, body any) {
+	if b.err != nil {
+		return
+	}
+	state, err := b.client.Put(b.ctx, id, apiVersion, body)
+	if err != nil {
+		b.err = fmt.Errorf("make %s: %w", id, err)
+		return
+	}
+	switch state {
+	case "Succeeded", "":
+	case "Failed":
+		b.err = fmt.Errorf("%s is in state Failed", id)
+	default:
+		b.pending = append(b.pending, id.String())
+	}
+}
+
+// build makes the documents in the node resource group, each of which is the real thing's own
+// description: the private endpoint's address works because its document says so. It returns false
+// while some of them are still being made.
+func (t service) build(ctx context.Context, r *resourcetype.Reconciliation[Model]) (done bool, err error) {
+	m, mem := r.Model, r.Model.Memory
+	group := nodeGroup(r.ID, m)
+	location := m.Location
+	b := &builder{ctx: ctx, client: r.Client}
+
+	b.put(group, resourcesAPI, object{"location": location, "managedBy": r.ID.String(), "tags": m.Tags})
+
+	kubelet := m.kubeletIdentity()
+	if kubelet.ResourceID == "" {
+		id := group.Resource("Microsoft.ManagedIdentity/userAssignedIdentities", r.ID.Name()+"-agentpool")
+		b.put(id, identityAPI, object{"location": location})
+		kubelet.ResourceID = id.String()
+	}
+
+	nsg := group.Resource("Microsoft.Network/networkSecurityGroups", "aks-agentpool-"+mem.Suffix+"-nsg")
+	b.put(nsg, networkAPI, object{"location": location})
+
+	if mem.SubnetID == "" {
+		vnet := group.Resource("Microsoft.Network/virtualNetworks", "aks-vnet-"+mem.Suffix)
+		b.put(vnet, networkAPI, object{"location": location, "properties": object{
+			"addressSpace": object{"addressPrefixes": []string{managedVNetPrefix.String()}},
+		}})
+		subnet := vnet.Child("subnets", "aks-subnet")
+		// Since 2026-03-31 the managed VNet's subnets are private.
+		b.put(subnet, networkAPI, object{"properties": object{
+			"addressPrefix": managedSubnetPrefix.String(), "defaultOutboundAccess": false,
+			"privateEndpointNetworkPolicies": "Disabled", "privateLinkServiceNetworkPolicies": "Enabled",
+			"networkSecurityGroup": object{"id": nsg.String()},
+		}})
+		if b.err == nil {
+			mem.SubnetID = subnet.String()
+		}
+	}
+	if b.err != nil {
+		return false, b.err
+	}
+	if len(b.pending) > 0 {
+		return false, nil
+	}
+	subnet := resourceid.MustParse(mem.SubnetID)
+	vnet, _ := subnet.Parent()
+
+	if _, known := m.Properties.IdentityProfile["kubeletidentity"]; !known {
+		_, client, principal, err := identityOf(ctx, r.Client, kubelet.ResourceID)
+		if err != nil {
+			return false, err
+		}
+		kubelet.ClientID, kubelet.ObjectID = client, principal
+		m.Properties.IdentityProfile = map[string]KubeletIdentity{"kubeletidentity": kubelet}
+	}
+
+	if m.Properties.BootstrapProfile.ArtifactSource == "Cache" && m.Properties.BootstrapProfile.ContainerRegistryID == "" {
+		if mem.ManagedRegistry == "" {
+			mem.ManagedRegistry = randomHex(16)
+		}
+		if err := r.Save(ctx); err != nil { // its name is written down before it is made
+			return false, err
+		}
+		t.buildRegistry(b, r, group, subnet, vnet, kubelet)
+	}
+	endpoint := group.Resource("Microsoft.Network/privateEndpoints", "kube-apiserver")
+	b.put(endpoint, networkAPI, privateEndpoint(location, subnet, "kube-apiserver", r.ID, "management"))
+	label, zoneName, _ := strings.Cut(m.Properties.PrivateFQDN, ".")
+	zone := zoneAndLink(b, group, zoneName, vnet, mem.Suffix)
+	if b.err != nil || len(b.pending) > 0 {
+		return false, b.err
+	}
+	addresses, err := endpointAddresses(ctx, r.Client, endpoint)
+	if err != nil {
+		return false, err
+	}
+	for _, a := range addresses {
+		mem.EndpointAddress = a
+	}
+	if mem.EndpointAddress == "" {
+		return false, fmt.Errorf("private endpoint %s has no address", endpoint)
+	}
+	b.put(zone.Child("A", label), dnsAPI, record(mem.EndpointAddress))
+	if b.err != nil || len(b.pending) > 0 {
+		return false, b.err
+	}
+	return true, t.resolveServer(ctx, r)
+}
+
+// buildRegistry makes the AKS-managed registry: Premium, closed, with the cache rule for MCR, its
+// private endpoint, the zone that makes it resolvable, and the kubelet identity's AcrPull.
+func (t service) buildRegistry(b *builder, r *resourcetype.Reconciliation[Model], group, subnet, vnet resourceid.ID, kubelet KubeletIdentity) {
+	m, mem := r.Model, r.Model.Memory
+	registry := managedRegistryID(r.ID, m)
+	b.put(registry, registryAPI, object{"location": m.Location, "sku": object{"name": "Premium"}, "properties": object{
+		"adminUserEnabled": false, "anonymousPullEnabled": false, "publicNetworkAccess": "Disabled",
+		"networkRuleSet": object{"defaultAction": "Deny"},
+	}})
+	b.put(registry.Child("cacheRules", "aks-managed-mcr"), registryAPI, object{"properties": object{
+		"sourceRepository": "mcr.microsoft.com/*", "targetRepository": "aks-managed-repository/*",
+	}})
+	endpoint := group.Resource("Microsoft.Network/privateEndpoints", "aks-bootstrap-acr-"+mem.Suffix)
+	b.put(endpoint, networkAPI, privateEndpoint(m.Location, subnet, "bootstrap", registry, "registry"))
+	zone := zoneAndLink(b, group, "privatelink.azurecr.io", vnet, mem.Suffix)
+	assignment := registry.Resource("Microsoft.Authorization/roleAssignments", roleAssignmentName(registry, kubelet.ObjectID, acrPull))
+	b.put(assignment, roleAPI, object{"properties": object{
+		"roleDefinitionId": "/subscriptions/" + r.ID.Subscription() + "/providers/Microsoft.Authorization/roleDefinitions/" + acrPull,
+		"principalId":      kubelet.ObjectID, "principalType": "ServicePrincipal",
+	}})
+	if b.err != nil || len(b.pending) > 0 {
+		return
+	}
+	addresses, err := endpointAddresses(b.ctx, b.client, endpoint)
+	if err != nil {
+		b.err = err
+		return
+	}
+	for fqdn, address := range addresses {
+		name := strings.TrimSuffix(fqdn, ".azurecr.io")
+		b.put(zone.Child("A", name), dnsAPI, record(address))
+	}
+}
+
+func privateEndpoint(location string, subnet resourceid.ID, connection string, target resourceid.ID, group string) object {
+	return object{"location": location, "properties": object{
+		"subnet": object{"id": subnet.String()},
+		"privateLinkServiceConnections": []object{{"name": connection, "properties": object{
+			"privateLinkServiceId": target.String(), "groupIds": []string{group},
+		}}},
+	}}
+}
+
+// zoneAndLink makes a private DNS zone and links the VNet to it.
+func zoneAndLink(b *builder, group resourceid.ID, name string, vnet resourceid.ID, suffix string) resourceid.ID {
+	zone := group.Resource("Microsoft.Network/privateDnsZones", name)
+	b.put(zone, dnsAPI, object{"location": "global"})
+	b.put(zone.Child("virtualNetworkLinks", "aks-"+suffix), dnsAPI, object{"location": "global", "properties": object{
+		"registrationEnabled": false, "virtualNetwork": object{"id": vnet.String()},
+	}})
+	return zone
+}
+
+// record is an A record of one address. Private endpoints' records live ten seconds on Azure.
+func record(address string) object {
+	return object{"properties": object{"ttl": 10, "aRecords": []object{{"ipv4Address": address}}}}
+}
+
+// endpointAddresses maps the names that a private endpoint serves to its addresses, which its network
+// interface holds: with a zone group attached an endpoint's own customDnsConfigs is empty on Azure.
+func endpointAddresses(ctx context.Context, docs resourcetype.Reader, endpoint resourceid.ID) (map[string]string, error) {
+	var doc struct {
+		Properties struct {
+			NetworkInterfaces []struct {
+				ID resourceid.ID `json:"id"`
+			} `json:"networkInterfaces"`
+		} `json:"properties"`
+	}
+	if err := docs.Get(ctx, endpoint, &doc); err != nil {
+		return nil, fmt.Errorf("read %s: %w", endpoint, err)
+	}
+	addresses := map[string]string{}
+	for _, n := range doc.Properties.NetworkInterfaces {
+		var nic struct {
+			Properties struct {
+				IPConfigurations []struct {
+					Properties struct {
+						PrivateIPAddress string `json:"privateIPAddress"`
+						PrivateLink      struct {
+							FQDNs []string `json:"fqdns"`
+						} `json:"privateLinkConnectionProperties"`
+					} `json:"properties"`
+				} `json:"ipConfigurations"`
+			} `json:"properties"`
+		}
+		if err := docs.Get(ctx, n.ID, &nic); err != nil {
+			return nil, fmt.Errorf("read the network interface of %s: %w", endpoint, err)
+		}
+		for _, c := range nic.Properties.IPConfigurations {
+			for _, fqdn := range c.Properties.PrivateLink.FQDNs {
+				addresses[fqdn] = c.Properties.PrivateIPAddress
+			}
+		}
+	}
+	return addresses, nil
+}
+
+// resolveServer computes the registry server that new nodes are given. A rule whose target is
+// aks-managed-repository/* means the prefixed server of today's recipe; otherwise the bare one of the
+// walkthrough's.
+func (t service) resolveServer(ctx context.Context, r *resourcetype.Reconciliation[Model]) error {
+	m := r.Model
+	id := registryID(r.ID, m)
+	m.Memory.RegistryServer = ""
+	if id.IsZero() {
+		return nil
+	}
+	m.Properties.BootstrapProfile.ContainerRegistryID = id.String()
+	var registry struct {
+		Properties struct {
+			LoginServer string `json:"loginServer"`
+		} `json:"properties"`
+	}
+	if err := r.Client.Get(ctx, id, &registry); err != nil {
+		return fmt.Errorf("read the bootstrap registry %s: %w", id, err)
+	}
+	m.Memory.RegistryServer = registry.Properties.LoginServer
+	rules, err := r.Client.List(ctx, id, "Microsoft.ContainerRegistry/registries/cacheRules")
+	if err != nil {
+		return err
+	}
+	for _, rule := range rules {
+		var doc struct {
+			Properties struct {
+				TargetRepository string `json:"targetRepository"`
+			} `json:"properties"`
+		}
+		if err := r.Client.Get(ctx, rule.ID, &doc); err != nil {
+			return err
+		}
+		if doc.Properties.TargetRepository == "aks-managed-repository/*" {
+			m.Memory.RegistryServer += "/aks-managed-repository"
+			break
+		}
+	}
+	return nil
+}

@@ -1,0 +1,281 @@
+package managedclusters
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/cloister-dev/cloister/internal/arm/armerror"
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
+	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
+)
+
+// prepare turns a PUT into the document to store: the shape of Azure's recorded 201 answer.
+func (t service) prepare(ctx context.Context, r *resourcetype.Request[Model]) error {
+	m := r.Model
+	if err := t.defaults(r); err != nil {
+		return err
+	}
+	if r.Existing != nil {
+		if err := keep(r); err != nil {
+			return err
+		}
+	} else if err := t.invent(ctx, r); err != nil {
+		return err
+	}
+	if err := t.validate(ctx, r); err != nil {
+		return err
+	}
+	if err := resolveIdentities(ctx, r, t.TenantID); err != nil {
+		return err
+	}
+	return splitPools(r, m)
+}
+
+// defaults fills in what the service decides when the request is silent.
+func (t service) defaults(r *resourcetype.Request[Model]) error {
+	m, p := r.Model, &r.Model.Properties
+	if m.SKU == nil {
+		m.SKU = &SKU{Name: "Base", Tier: "Free"}
+	}
+	if p.KubernetesVersion == "" {
+		p.KubernetesVersion = t.Versions[len(t.Versions)-1]
+	}
+	p.CurrentKubernetesVersion = t.resolveVersion(p.KubernetesVersion)
+	p.PowerState = &PowerState{Code: "Running"}
+	p.SupportPlan = or(p.SupportPlan, "KubernetesOfficial")
+	p.MaxAgentPools = 100
+	if p.EnableRBAC == nil {
+		p.EnableRBAC = ptr(true)
+	}
+	if p.ServicePrincipalProfile == nil {
+		p.ServicePrincipalProfile = &ServicePrincipalProfile{ClientID: "msi"}
+	}
+	if m.Identity == nil && p.ServicePrincipalProfile.ClientID == "msi" {
+		m.Identity = &Identity{Type: "SystemAssigned"}
+	}
+	if p.NetworkProfile == nil {
+		p.NetworkProfile = &NetworkProfile{}
+	}
+	n := p.NetworkProfile
+	n.NetworkPlugin = or(n.NetworkPlugin, "azure")
+	n.NetworkPolicy = or(n.NetworkPolicy, "none")
+	n.NetworkDataplane = or(n.NetworkDataplane, "azure")
+	n.OutboundType = or(n.OutboundType, "loadBalancer")
+	n.LoadBalancerSKU = or(n.LoadBalancerSKU, "standard")
+	n.ServiceCIDR = or(n.ServiceCIDR, "10.0.0.0/16")
+	n.ServiceCIDRs = []string{n.ServiceCIDR}
+	n.IPFamilies = []string{"IPv4"}
+	if n.DNSServiceIP == "" {
+		n.DNSServiceIP = tenth(n.ServiceCIDR)
+	}
+	if n.OutboundType == "loadBalancer" || n.OutboundType == "none" || n.OutboundType == "block" {
+		if n.LoadBalancer == nil {
+			n.LoadBalancer = map[string]any{"backendPoolType": "nodeIPConfiguration"}
+		}
+	}
+	if p.BootstrapProfile == nil {
+		p.BootstrapProfile = &BootstrapProfile{}
+	}
+	p.BootstrapProfile.ArtifactSource = or(p.BootstrapProfile.ArtifactSource, "Direct")
+	if p.AutoUpgradeProfile == nil {
+		p.AutoUpgradeProfile = &AutoUpgradeProfile{}
+	}
+	p.AutoUpgradeProfile.NodeOSUpgradeChannel = or(p.AutoUpgradeProfile.NodeOSUpgradeChannel, "NodeImage")
+	if a := p.APIServerAccessProfile; a != nil && isTrue(a.EnablePrivateCluster) {
+		a.PrivateDNSZone = or(a.PrivateDNSZone, "system")
+		if a.EnablePrivateClusterPublicFQDN == nil {
+			a.EnablePrivateClusterPublicFQDN = ptr(true)
+		}
+	}
+	p.PrivateLinkResources = nil
+	if m.isPrivateLink() {
+		p.PrivateLinkResources = []PrivateLinkResource{{
+			ID:   r.ID.String() + "/privateLinkResources/management",
+			Name: "management", Type: "Microsoft.ContainerService/managedClusters/privateLinkResources",
+			GroupID: "management", RequiredMembers: []string{"management"},
+		}}
+	}
+	return nil
+}
+
+// invent gives a new cluster the names that it keeps for life.
+func (t service) invent(ctx context.Context, r *resourcetype.Request[Model]) error {
+	m, p := r.Model, &r.Model.Properties
+	m.Memory = &Memory{
+		ClusterID: randomHex(4),
+		Suffix:    randomDigits(8),
+		ZoneGUID:  uuid.NewString(),
+	}
+	p.ResourceUID = randomHex(12)
+	if p.DNSPrefix == "" {
+		p.DNSPrefix = dnsPrefix(r.ID)
+	}
+	p.FQDN = fmt.Sprintf("%s-%s.hcp.%s.azmk8s.io", p.DNSPrefix, randomAlnum(8), m.Location)
+	p.AzurePortalFQDN = fmt.Sprintf("%s.portal.hcp.%s.azmk8s.io", strings.TrimSuffix(p.FQDN, ".hcp."+m.Location+".azmk8s.io"), m.Location)
+	if a := p.APIServerAccessProfile; a != nil && isTrue(a.EnablePrivateCluster) {
+		p.PrivateFQDN = fmt.Sprintf("%s-%s.%s.privatelink.%s.azmk8s.io", p.DNSPrefix, randomAlnum(8), m.Memory.ZoneGUID, m.Location)
+		p.AzurePortalFQDN = fmt.Sprintf("%s-priv.portal.hcp.%s.azmk8s.io", randomHex(16), m.Location)
+	}
+	if p.NodeResourceGroup == "" {
+		p.NodeResourceGroup = fmt.Sprintf("MC_%s_%s_%s", r.ID.ResourceGroup(), r.ID.Name(), m.Location)
+		if len(p.NodeResourceGroup) > 80 {
+			p.NodeResourceGroup = p.NodeResourceGroup[:80]
+		}
+	}
+	err := r.Documents.Get(ctx, nodeGroup(r.ID, m), new(json.RawMessage))
+	if err == nil {
+		return armerror.New("NodeResourceGroupAlreadyExists", "The node resource group %q already exists. Choose another name with nodeResourceGroup, or delete it first.", p.NodeResourceGroup).WithTarget("properties.nodeResourceGroup")
+	}
+	if !errors.Is(err, resourcestore.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+// keep carries over what a request cannot change, and refuses attempts to.
+func keep(r *resourcetype.Request[Model]) error {
+	m, old := r.Model, r.Existing
+	mem := Memory{}
+	if old.Memory != nil {
+		mem = *old.Memory
+	}
+	m.Memory = &mem
+	p, q := &m.Properties, old.Properties
+	for _, f := range []struct {
+		name      string
+		value     *string
+		was       string
+		immutable bool
+	}{
+		{"properties.fqdn", &p.FQDN, q.FQDN, false},
+		{"properties.privateFQDN", &p.PrivateFQDN, q.PrivateFQDN, false},
+		{"properties.azurePortalFQDN", &p.AzurePortalFQDN, q.AzurePortalFQDN, false},
+		{"properties.resourceUID", &p.ResourceUID, q.ResourceUID, false},
+		{"properties.dnsPrefix", &p.DNSPrefix, q.DNSPrefix, true},
+		{"properties.nodeResourceGroup", &p.NodeResourceGroup, q.NodeResourceGroup, true},
+	} {
+		if f.immutable && *f.value != "" && !strings.EqualFold(*f.value, f.was) {
+			return armerror.New(armerror.PropertyChangeNotAllowed, "Changing property '%s' is not allowed.", f.name).WithTarget(f.name)
+		}
+		*f.value = f.was
+	}
+	if n, was := p.NetworkProfile, q.NetworkProfile; was != nil {
+		for _, f := range []struct{ name, value, was string }{
+			{"networkProfile.networkPlugin", n.NetworkPlugin, was.NetworkPlugin},
+			{"networkProfile.serviceCidr", n.ServiceCIDR, was.ServiceCIDR},
+			{"networkProfile.dnsServiceIP", n.DNSServiceIP, was.DNSServiceIP},
+		} {
+			if f.value != f.was {
+				return armerror.New(armerror.PropertyChangeNotAllowed, "Changing property '%s' is not allowed.", f.name).WithTarget("properties." + f.name)
+			}
+		}
+	}
+	if a, was := p.APIServerAccessProfile, q.APIServerAccessProfile; was != nil && isTrue(was.EnablePrivateCluster) && (a == nil || !isTrue(a.EnablePrivateCluster)) {
+		return armerror.New(armerror.PropertyChangeNotAllowed, "Changing property 'apiServerAccessProfile.enablePrivateCluster' is not allowed.").WithTarget("properties.apiServerAccessProfile.enablePrivateCluster")
+	}
+	if p.IdentityProfile == nil {
+		p.IdentityProfile = q.IdentityProfile
+	}
+	// A PUT that names the AKS-managed registry, as az sends back what it read, means "unchanged".
+	if b := p.BootstrapProfile; b.ArtifactSource == "Cache" && b.ContainerRegistryID != "" && isManagedRegistry(r.ID, m, b.ContainerRegistryID) {
+		b.ContainerRegistryID = ""
+	}
+	return nil
+}
+
+func isManagedRegistry(id resourceid.ID, m *Model, registry string) bool {
+	parsed, err := resourceid.Parse(registry)
+	return err == nil && m.Memory.ManagedRegistry != "" && parsed.Equal(managedRegistryID(id, m))
+}
+
+// splitPools hands the inline agent pools to their own type: they are stored as children and rendered back.
+func splitPools(r *resourcetype.Request[Model], m *Model) error {
+	for i, profile := range m.Properties.AgentPoolProfiles {
+		name, _ := profile["name"].(string)
+		if name == "" {
+			return armerror.New(armerror.InvalidParameter, "Required parameter agentPoolProfile.name is missing (null).").WithTarget(fmt.Sprintf("properties.agentPoolProfiles[%d].name", i))
+		}
+		properties := map[string]any{}
+		for k, v := range profile {
+			switch k {
+			case "name", "provisioningState", "powerState", "currentOrchestratorVersion", "nodeImageVersion", "eTag":
+			default:
+				properties[k] = v
+			}
+		}
+		child, err := resourceid.Parse(r.ID.String() + "/agentPools/" + name)
+		if err != nil {
+			return armerror.New(armerror.InvalidParameter, "The agent pool name %q is not valid.", name)
+		}
+		r.PutChild(child, map[string]any{"name": name, "properties": properties})
+	}
+	m.Properties.AgentPoolProfiles = nil
+	return nil
+}
+
+// resolveVersion is the patch version that runs for an asked version: 1.30 stands for its newest patch.
+func (t service) resolveVersion(asked string) string {
+	for i := len(t.Versions) - 1; i >= 0; i-- {
+		if v := t.Versions[i]; v == asked || strings.HasPrefix(v, asked+".") && strings.Count(asked, ".") == 1 {
+			return v
+		}
+	}
+	return asked
+}
+
+// dnsPrefix is az's own rule: name, group and subscription, each shortened.
+func dnsPrefix(id resourceid.ID) string {
+	part := func(s string, n int) string {
+		var b strings.Builder
+		for _, c := range s {
+			if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' {
+				b.WriteRune(c)
+			}
+		}
+		s = b.String()
+		if len(s) > n {
+			s = s[:n]
+		}
+		return s
+	}
+	name := part(id.Name(), 10)
+	if name == "" || name[0] >= '0' && name[0] <= '9' {
+		name = "a" + name
+	}
+	return name + "-" + part(id.ResourceGroup(), 16) + "-" + part(id.Subscription(), 6)
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+func randomHex(bytes int) string {
+	b := make([]byte, bytes)
+	rand.Read(b)
+	return hex.EncodeToString(b)
+}
+
+func randomFrom(alphabet string, n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		k, _ := rand.Int(rand.Reader, big.NewInt(int64(len(alphabet)))) // rand.Reader never fails (crypto/rand, Go 1.24)
+		b[i] = alphabet[k.Int64()]
+	}
+	return string(b)
+}
+
+func randomDigits(n int) string { return randomFrom("123456789", 1) + randomFrom("0123456789", n-1) }
+
+func randomAlnum(n int) string { return randomFrom("abcdefghijklmnopqrstuvwxyz0123456789", n) }

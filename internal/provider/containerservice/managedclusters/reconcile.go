@@ -1,0 +1,172 @@
+package managedclusters
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/cloister-dev/cloister/internal/arm/armerror"
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
+)
+
+// reconcile makes the cluster: first the documents in the node resource group, then, at once, the control
+// plane here and the nodes by their pools' own reconcile, which waits for Memory.Infrastructure.
+func (t service) reconcile(ctx context.Context, r *resourcetype.Reconciliation[Model]) (resourcetype.Result, error) {
+	if r.Deleting {
+		return t.remove(ctx, r)
+	}
+	m := r.Model
+	r.Step("resources in " + m.Properties.NodeResourceGroup)
+	done, err := t.build(ctx, r)
+	if err != nil {
+		return resourcetype.Result{}, err
+	}
+	if !done {
+		return resourcetype.Result{Waiting: true}, nil
+	}
+	r.Step("control plane starts")
+	cluster, err := t.cluster(ctx, r)
+	if err != nil {
+		return resourcetype.Result{}, err
+	}
+	if err := t.ControlPlane.Start(ctx, cluster); err != nil {
+		return resourcetype.Result{}, err
+	}
+	// From here on nodes can start; they wait for the API server themselves.
+	m.Memory.Infrastructure = true
+	if err := r.Save(ctx); err != nil {
+		return resourcetype.Result{}, err
+	}
+	if err := t.ControlPlane.Ready(ctx, cluster.ID); err != nil {
+		return resourcetype.Result{}, err
+	}
+	r.Step("agent pools")
+	state, err := t.poolState(ctx, r)
+	if err != nil {
+		return resourcetype.Result{}, err
+	}
+	if state != "Succeeded" {
+		return resourcetype.Result{Waiting: true}, nil
+	}
+	r.Step("pods of kube-system become Ready")
+	if err := t.ControlPlane.SystemReady(ctx, m.Memory.ClusterID); err != nil {
+		return resourcetype.Result{}, fmt.Errorf("wait for the pods of kube-system: %w", err)
+	}
+	return resourcetype.Result{}, nil
+}
+
+func (t service) cluster(ctx context.Context, r *resourcetype.Reconciliation[Model]) (Cluster, error) {
+	p, mem := r.Model.Properties, r.Model.Memory
+	c := Cluster{ID: mem.ClusterID, FQDN: p.FQDN, PrivateFQDN: p.PrivateFQDN}
+	var err error
+	if c.EndpointAddress, err = netip.ParseAddr(mem.EndpointAddress); err != nil {
+		return c, err
+	}
+	if c.ServiceCIDR, err = netip.ParsePrefix(p.NetworkProfile.ServiceCIDR); err != nil {
+		return c, err
+	}
+	if c.DNSServiceIP, err = netip.ParseAddr(p.NetworkProfile.DNSServiceIP); err != nil {
+		return c, err
+	}
+	var subnet struct {
+		Properties struct {
+			AddressPrefix   string   `json:"addressPrefix"`
+			AddressPrefixes []string `json:"addressPrefixes"`
+		} `json:"properties"`
+	}
+	if err := r.Client.Get(ctx, resourceid.MustParse(mem.SubnetID), &subnet); err != nil {
+		return c, fmt.Errorf("read the nodes' subnet: %w", err)
+	}
+	for _, s := range append(subnet.Properties.AddressPrefixes, subnet.Properties.AddressPrefix) {
+		if prefix, err := netip.ParsePrefix(s); err == nil {
+			c.PodCIDRs = append(c.PodCIDRs, prefix)
+		}
+	}
+	c.Nodes, err = t.nodeCount(ctx, r)
+	return c, err
+}
+
+type poolView struct {
+	Name       string `json:"name"`
+	Properties struct {
+		Count             int    `json:"count"`
+		ProvisioningState string `json:"provisioningState"`
+	} `json:"properties"`
+	Memory struct {
+		Fault *armerror.Error `json:"fault"`
+	} `json:"cloister"`
+}
+
+func (t service) nodeCount(ctx context.Context, r *resourcetype.Reconciliation[Model]) (int, error) {
+	pools, err := r.Client.List(ctx, r.ID, poolType)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, p := range pools {
+		var v poolView
+		if err := r.Client.Get(ctx, p.ID, &v); err != nil {
+			return 0, err
+		}
+		n += v.Properties.Count
+	}
+	return n, nil
+}
+
+// poolAPI is the api-version with which a cluster calls on its pools.
+const poolAPI = "2025-03-01"
+
+// poolState is Succeeded when every pool is. A pool that failed fails the cluster, with the pool's error,
+// as on Azure.
+func (t service) poolState(ctx context.Context, r *resourcetype.Reconciliation[Model]) (string, error) {
+	pools, err := r.Client.List(ctx, r.ID, poolType)
+	if err != nil {
+		return "", err
+	}
+	state := "Succeeded"
+	for _, p := range pools {
+		var v poolView
+		if err := r.Client.Get(ctx, p.ID, &v); err != nil {
+			return "", err
+		}
+		// Changes nothing, but starts a pool again that failed before the user's request.
+		poolState, err := r.Client.Put(ctx, p.ID, poolAPI, object{"properties": object{"count": v.Properties.Count}})
+		if err != nil {
+			return "", err
+		}
+		switch poolState {
+		case "Succeeded":
+		case "Failed":
+			if v.Memory.Fault != nil {
+				return "Failed", v.Memory.Fault
+			}
+			return "Failed", armerror.New("ReconcileAgentPoolFailed", "Agent pool %s is in state Failed.", v.Name)
+		default:
+			state = poolState
+		}
+	}
+	return state, nil
+}
+
+// remove ends the cluster. Its pools are gone by now: children are deleted before their parent.
+func (t service) remove(ctx context.Context, r *resourcetype.Reconciliation[Model]) (resourcetype.Result, error) {
+	if r.Model.Memory == nil {
+		return resourcetype.Result{}, nil
+	}
+	if err := t.ControlPlane.Remove(ctx, r.Model.Memory.ClusterID); err != nil {
+		return resourcetype.Result{}, fmt.Errorf("remove the control plane: %w", err)
+	}
+	gone, err := r.Client.Delete(ctx, nodeGroup(r.ID, r.Model))
+	if err != nil {
+		return resourcetype.Result{}, fmt.Errorf("delete %s: %w", r.Model.Properties.NodeResourceGroup, err)
+	}
+	return resourcetype.Result{Waiting: !gone}, nil
+}
+
+// zoneOf is the private DNS zone of a name: all after its first label.
+func zoneOf(fqdn string) string {
+	_, zone, _ := strings.Cut(fqdn, ".")
+	return zone
+}

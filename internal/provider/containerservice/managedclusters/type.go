@@ -1,0 +1,174 @@
+// Package managedclusters is Microsoft.ContainerService/managedClusters: AKS clusters. Everything that
+// AKS makes for a cluster in the node resource group it makes as ARM resources, as the first-party
+// principal of the service, and the cluster stands on those; the hosted control plane is the engine's.
+//
+// Written after https://learn.microsoft.com/rest/api/aks/managed-clusters, recorded answers of the
+// service and "Network isolated AKS clusters" of its documentation.
+package managedclusters
+
+import (
+	"context"
+	"encoding/json"
+	"net/netip"
+	"regexp"
+
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
+)
+
+// Name is the resource type.
+const Name = "Microsoft.ContainerService/managedClusters"
+
+const poolType = Name + "/agentPools"
+
+// Cluster is what the control plane engine is told of a cluster.
+type Cluster struct {
+	ID              string     // Memory.ClusterID
+	EndpointAddress netip.Addr // the API server's private address in the VNet
+	FQDN            string
+	PrivateFQDN     string
+	ServiceCIDR     netip.Prefix
+	DNSServiceIP    netip.Addr
+	PodCIDRs        []netip.Prefix
+	Nodes           int // nodes expected, for the number of replicas of what AKS runs in kube-system
+}
+
+// ControlPlane runs hosted control planes.
+type ControlPlane interface {
+	// Start starts the cluster's control plane, without waiting for it; from then on there is what its nodes
+	// need to join. It is called again with the same cluster without harm.
+	Start(ctx context.Context, c Cluster) error
+	// Ready returns when the API server is ready and what AKS runs in kube-system is declared.
+	Ready(ctx context.Context, id string) error
+	// SystemReady returns when every pod of kube-system is Ready, but for metrics-server, which needs two scrapes.
+	SystemReady(ctx context.Context, id string) error
+	// Remove ends the control plane and deletes its data. Nothing there is no error.
+	Remove(ctx context.Context, id string) error
+	// Kubeconfig is a kubeconfig for the server URL, with the names that az gives things in it.
+	Kubeconfig(ctx context.Context, id, server, group, name string, admin bool) ([]byte, error)
+}
+
+// Deps are what the type is made of.
+type Deps struct {
+	ControlPlane ControlPlane
+	// Versions are the Kubernetes versions there are, oldest first.
+	Versions []string
+	TenantID string
+}
+
+type service struct{ Deps }
+
+var nameRule = regexp.MustCompile(`^[a-zA-Z0-9]$|^[a-zA-Z0-9][-_a-zA-Z0-9]{0,61}[a-zA-Z0-9]$`)
+
+// Type returns the resource type.
+func Type(d Deps) resourcetype.Definition {
+	t := service{d}
+	return resourcetype.Define(resourcetype.Spec[Model]{
+		Name:        Name,
+		DisplayType: "Microsoft.ContainerService/ManagedClusters",
+		Placement:   resourcetype.Regional,
+		NameRule:    nameRule,
+		NameCode:    "InvalidParameter",
+		NameMessage: "The value of parameter name is invalid. The length must be between 1 and 63 and the only allowed characters are letters, numbers, dash and underscore; the first and last character must be a letter or a number. Please see https://aka.ms/aks-naming-rules for more details.",
+		BusyCode:    "OperationNotAllowed",
+		Prepare:     t.prepare,
+		References:  references,
+		Render:      render,
+		Reconcile:   t.reconcile,
+		Actions: map[string]resourcetype.Action[Model]{
+			"listClusterAdminCredential": {Handle: t.credential("clusterAdmin", true)},
+			"listClusterUserCredential":  {Handle: t.credential("clusterUser", false)},
+		},
+	})
+}
+
+// references are what wakes a cluster: the bootstrap registry, the subnet, its identities, and what was made for it.
+func references(m *Model) []resourcetype.Reference {
+	var out []resourcetype.Reference
+	add := func(property, id, linked string) {
+		if parsed, err := resourceid.Parse(id); err == nil && id != "" {
+			out = append(out, resourcetype.Reference{Property: property, ID: parsed, Linked: linked})
+		}
+	}
+	if b := m.Properties.BootstrapProfile; b != nil {
+		add("properties.bootstrapProfile.containerRegistryId", b.ContainerRegistryID, "")
+	}
+	for _, k := range m.Properties.IdentityProfile {
+		add("properties.identityProfile", k.ResourceID, "")
+	}
+	if m.Identity != nil {
+		for id := range m.Identity.UserAssigned {
+			add("identity.userAssignedIdentities", id, "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action")
+		}
+	}
+	id, err := resourceid.Parse(m.ID)
+	if err != nil || m.ID == "" || m.Memory == nil {
+		return out
+	}
+	group := nodeGroup(id, m)
+	for _, made := range []resourceid.ID{
+		group,
+		group.Resource("Microsoft.Network/networkSecurityGroups", "aks-agentpool-"+m.Memory.Suffix+"-nsg"),
+		group.Resource("Microsoft.Network/virtualNetworks", "aks-vnet-"+m.Memory.Suffix),
+		group.Resource("Microsoft.Network/virtualNetworks/subnets", "aks-vnet-"+m.Memory.Suffix, "aks-subnet"),
+		group.Resource("Microsoft.Network/privateEndpoints", "kube-apiserver"),
+		group.Resource("Microsoft.Network/privateEndpoints", "aks-bootstrap-acr-"+m.Memory.Suffix),
+		group.Resource("Microsoft.ManagedIdentity/userAssignedIdentities", id.Name()+"-agentpool"),
+	} {
+		add("cloister", made.String(), "")
+	}
+	for _, zone := range []string{"privatelink.azurecr.io", zoneOf(m.Properties.PrivateFQDN)} {
+		if zone == "" {
+			continue
+		}
+		z := group.Resource("Microsoft.Network/privateDnsZones", zone)
+		add("cloister", z.String(), "")
+		add("cloister", z.Child("virtualNetworkLinks", "aks-"+m.Memory.Suffix).String(), "")
+	}
+	if m.Memory.ManagedRegistry != "" {
+		registry := managedRegistryID(id, m)
+		add("cloister", registry.String(), "")
+		add("cloister", registry.Child("cacheRules", "aks-managed-mcr").String(), "")
+	}
+	return out
+}
+
+// render shows the agent pools inline, from their own documents.
+func render(ctx context.Context, v *resourcetype.View[Model]) error {
+	pools, err := v.Documents.List(ctx, v.ID, poolType)
+	if err != nil {
+		return err
+	}
+	v.Model.Properties.AgentPoolProfiles = make([]map[string]any, 0, len(pools))
+	for _, p := range pools {
+		var doc struct {
+			Name       string         `json:"name"`
+			Properties map[string]any `json:"properties"`
+		}
+		if err := json.Unmarshal(p.Body, &doc); err != nil {
+			return err
+		}
+		if doc.Properties == nil {
+			doc.Properties = map[string]any{}
+		}
+		doc.Properties["name"] = doc.Name
+		v.Model.Properties.AgentPoolProfiles = append(v.Model.Properties.AgentPoolProfiles, doc.Properties)
+	}
+	return nil
+}
+
+// credential answers with a kubeconfig, named as the service names it.
+func (t service) credential(name string, admin bool) func(context.Context, *resourcetype.ActionRequest[Model]) (any, error) {
+	return func(ctx context.Context, r *resourcetype.ActionRequest[Model]) (any, error) {
+		m := r.Model
+		host := m.Properties.PrivateFQDN
+		if f := r.Query["server-fqdn"]; len(f) > 0 && f[0] == "public" || host == "" {
+			host = m.Properties.FQDN
+		}
+		config, err := t.ControlPlane.Kubeconfig(ctx, m.Memory.ClusterID, "https://"+host+":443", r.ID.ResourceGroup(), r.ID.Name(), admin)
+		if err != nil {
+			return nil, err
+		}
+		return map[string]any{"kubeconfigs": []map[string]any{{"name": name, "value": config}}}, nil
+	}
+}
