@@ -1,0 +1,190 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/spf13/cobra"
+
+	"github.com/cloister-dev/cloister/internal/cli/progress"
+	"github.com/cloister-dev/cloister/internal/lib/adminapi"
+	"github.com/cloister-dev/cloister/internal/lib/layout"
+)
+
+// reporter shows steps through a progress.Printer.
+type reporter struct{ p *progress.Printer }
+
+func (r reporter) Start(name string, seconds float64) (func(string), func(string, error)) {
+	s := r.p.Start(name, time.Duration(seconds*float64(time.Second)))
+	return func(note string) { s.Note("%s", note) }, func(result string, err error) {
+		if err != nil {
+			s.Fail(err)
+			return
+		}
+		s.Done(result)
+	}
+}
+
+// WithProgress runs fn with a reporter that shows its steps.
+func WithProgress(fn func(Reporter) error) error {
+	p := progress.New(os.Stderr)
+	defer p.Close()
+	return fn(reporter{p})
+}
+
+func (g *globals) up() *cobra.Command {
+	return &cobra.Command{
+		Use:   "up",
+		Short: "Start Cloister, building what is missing the first time",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return g.runUp(cmd.Context())
+		},
+	}
+}
+
+func (g *globals) runUp(ctx context.Context) error {
+	for _, f := range g.deps.Check(ctx, g.dataDir, g.cacheDir) {
+		if f.Fatal && !f.OK {
+			return fmt.Errorf("%s: %s. %s", f.Name, f.Detail, f.Remedy)
+		}
+	}
+	p := progress.New(os.Stderr)
+	defer p.Close()
+	if err := g.deps.Prepare(ctx, g.dataDir, g.cacheDir, reporter{p}); err != nil {
+		return err
+	}
+	l, err := g.installation()
+	if err != nil {
+		return err
+	}
+	c := newClient(l)
+	if s, err := c.status(ctx); err == nil && s.Ready && s.Program == g.deps.Program {
+		p.Println("Cloister is already up. Data in " + g.dataDir + ", instance " + l.Instance + ".")
+		return nil
+	}
+	step := p.Start("Starting the service", 2*time.Second)
+	if err := g.startService(ctx, l, c, step); err != nil {
+		step.Fail(err)
+		return errors.New("the service did not start; its log is " + l.Log("serve"))
+	}
+	step.Done("instance " + l.Instance)
+	return nil
+}
+
+// startService starts `cloister serve` as a daemon and returns when it is ready. One of another version is ended first.
+func (g *globals) startService(ctx context.Context, l layout.Layout, c *client, step *progress.Step) error {
+	if _, err := c.status(ctx); err == nil {
+		step.Note("replacing the running version")
+		if err := c.do(ctx, http.MethodPost, "/cloister/v1/exit", nil, struct{}{}, nil); err != nil {
+			return err
+		}
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(l.Log("serve")), 0o700); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(l.RunDir, 0o711); err != nil {
+		return err
+	}
+	log, err := os.OpenFile(l.Log("serve"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	watch, err := fsnotify.NewWatcher()
+	if err != nil {
+		return err
+	}
+	defer watch.Close()
+	if err := watch.Add(l.RunDir); err != nil {
+		return err
+	}
+	args := []string{"--data-dir", g.dataDir, "--cache-dir", g.cacheDir, "serve"}
+	var service *exec.Cmd
+	if unit := systemdRun(l.Instance); unit != nil {
+		service = exec.Command(unit[0], append(append(unit[1:], exe), args...)...)
+		service.Stdout, service.Stderr = log, log
+		if out, err := service.CombinedOutput(); err != nil {
+			return fmt.Errorf("systemd-run: %w: %s", err, out)
+		}
+		service = nil
+	} else {
+		service = exec.Command(exe, args...)
+		service.Dir, service.Stdout, service.Stderr = "/", log, log
+		service.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := service.Start(); err != nil {
+			return err
+		}
+	}
+	exited := make(chan error, 1)
+	if service != nil {
+		go func() { exited <- service.Wait() }()
+	}
+	// Ready is told by the status call, which the service answers as soon as its socket is there.
+	for {
+		s, err := c.status(ctx)
+		if err == nil && s.Problem != "" {
+			return errors.New(s.Problem)
+		}
+		if err == nil && s.Ready {
+			return nil
+		}
+		if err == nil {
+			if err := c.awaitReady(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-watch.Events:
+		case err := <-exited:
+			return fmt.Errorf("it ended: %v: %s", err, lastLine(l.Log("serve")))
+		case <-time.After(time.Second): // the socket can be there before it is listened on
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// awaitReady returns when the service says that it is ready or in trouble; the service holds the answer back till then.
+func (c *client) awaitReady(ctx context.Context) error {
+	var s adminapi.Status
+	return c.do(ctx, http.MethodGet, "/cloister/v1/ready", nil, nil, &s)
+}
+
+// systemdRun is the command that starts a service under systemd, nil where systemd does not run the machine.
+func systemdRun(instance string) []string {
+	if _, err := os.Stat("/run/systemd/system"); err != nil {
+		return nil
+	}
+	return []string{"systemd-run", "--unit=cloister-" + instance, "--collect", "--quiet",
+		"--property=KillMode=process", "--property=Restart=on-failure", "--property=RestartSec=1"}
+}
+
+func (g *globals) down() *cobra.Command {
+	var purge bool
+	c := &cobra.Command{
+		Use:   "down",
+		Short: "Stop Cloister and everything it runs; data stays unless --purge",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p := progress.New(os.Stderr)
+			defer p.Close()
+			return g.deps.Teardown(cmd.Context(), g.dataDir, g.cacheDir, purge, reporter{p})
+		},
+	}
+	c.Flags().BoolVar(&purge, "purge", false, "remove the data directory too (built artifacts stay)")
+	return c
+}
