@@ -1,0 +1,117 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/cloister-dev/cloister/internal/app/projection"
+	"github.com/cloister-dev/cloister/internal/engine/controlplane"
+	"github.com/cloister-dev/cloister/internal/provider/containerservice/managedclusters"
+)
+
+// clusters is what the providers of Microsoft.ContainerService need of the control plane engine.
+type clusters struct {
+	engine *controlplane.Engine
+	// leaf is the service-side address of a cluster's API server.
+	leaf func(name string) (netip.Addr, bool)
+}
+
+// Start implements managedclusters.ControlPlane.
+func (c *clusters) Start(ctx context.Context, m managedclusters.Cluster) error {
+	service, ok := c.leaf(projection.LeafOfCluster(m.ID))
+	if !ok {
+		return fmt.Errorf("the API server of cluster %s has no private endpoint yet", m.ID)
+	}
+	return c.engine.Start(ctx, controlplane.Config{
+		ID: m.ID, ServiceAddress: service, EndpointAddress: m.EndpointAddress, FQDN: m.FQDN, PrivateFQDN: m.PrivateFQDN,
+		ServiceCIDR: m.ServiceCIDR, DNSServiceIP: m.DNSServiceIP, PodCIDRs: m.PodCIDRs, Nodes: m.Nodes,
+	})
+}
+
+// Ready implements managedclusters.ControlPlane.
+func (c *clusters) Ready(ctx context.Context, id string) error {
+	return c.engine.Apply(ctx, id)
+}
+
+// Remove implements managedclusters.ControlPlane.
+func (c *clusters) Remove(ctx context.Context, id string) error {
+	return c.engine.Remove(ctx, id)
+}
+
+// Kubeconfig implements managedclusters.ControlPlane. The names are those that az's users know.
+func (c *clusters) Kubeconfig(_ context.Context, id, server, group, name string, admin bool) ([]byte, error) {
+	if admin {
+		return c.engine.AdminKubeconfig(id, server, controlplane.Names{Cluster: name, User: "clusterAdmin_" + group + "_" + name, Context: name + "-admin"})
+	}
+	return c.engine.UserKubeconfig(id, server, controlplane.Names{Cluster: name, User: "clusterUser_" + group + "_" + name, Context: name})
+}
+
+// Join implements agentpools.ControlPlane.
+func (c *clusters) Join(_ context.Context, id string) (ca, token string, err error) {
+	pem, err := c.engine.CertificateAuthority(id)
+	if err != nil {
+		return "", "", err
+	}
+	token, err = c.engine.BootstrapToken(id)
+	return string(pem), token, err
+}
+
+// NodesReady implements agentpools.ControlPlane.
+func (c *clusters) NodesReady(ctx context.Context, id string, names []string, labels map[string]string) error {
+	if err := c.engine.WaitReady(ctx, id); err != nil {
+		return err
+	}
+	var missing []string
+	var fault error
+	err := c.engine.Watch(ctx, id, func(s controlplane.State) bool {
+		missing = missing[:0]
+		for _, name := range names {
+			i := slices.IndexFunc(s.Nodes, func(n controlplane.Node) bool { return n.Name == name })
+			if i < 0 || !s.Nodes[i].Ready {
+				missing = append(missing, name)
+				continue
+			}
+			if fault = c.engine.LabelNode(ctx, id, name, labels); fault != nil {
+				return true
+			}
+		}
+		return len(missing) == 0
+	})
+	if err != nil {
+		return fmt.Errorf("nodes %s are not Ready: %w", strings.Join(missing, ", "), err)
+	}
+	return fault
+}
+
+// SystemReady implements managedclusters.ControlPlane.
+func (c *clusters) SystemReady(ctx context.Context, id string) error {
+	var missing string
+	err := c.engine.Watch(ctx, id, func(s controlplane.State) (ok bool) {
+		var nodes []string
+		for _, n := range s.Nodes {
+			nodes = append(nodes, n.Name)
+		}
+		missing, ok = s.Ready(nodes)
+		return ok
+	})
+	if err != nil && missing != "" {
+		return fmt.Errorf("%w: %s", err, missing)
+	}
+	return err
+}
+
+// RemoveNode implements agentpools.ControlPlane.
+func (c *clusters) RemoveNode(ctx context.Context, id, name string) error {
+	err := c.engine.Drain(ctx, id, name)
+	if err == nil {
+		err = c.engine.DeleteNode(ctx, id, name)
+	}
+	if errors.Is(err, controlplane.ErrNotFound) { // the cluster never had a control plane
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,86 @@
+package app
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/google/uuid"
+
+	"github.com/cloister-dev/cloister/internal/lib/atomicfile"
+	"github.com/cloister-dev/cloister/internal/lib/layout"
+)
+
+// Instance is who an installation is: made once, the first thing written to its data directory.
+type Instance struct {
+	ID             string `json:"id"` // six hexadecimal digits, in everything that is global on the machine
+	TenantID       string `json:"tenantId"`
+	SubscriptionID string `json:"subscriptionId"`
+	// Administrator is the principal of whoever may use the Unix socket: the first Owner of the subscription.
+	Administrator ServicePrincipal `json:"administrator"`
+	// AKS is the first-party principal as which the AKS service calls the other providers.
+	AKS ServicePrincipal `json:"aks"`
+}
+
+// ServicePrincipal is an application's identity in the tenant.
+type ServicePrincipal struct {
+	Name     string `json:"name"`
+	AppID    string `json:"appId"`
+	ObjectID string `json:"objectId"`
+	// Secret is the client secret that az, Terraform and SDKs log in with; the file is 0600.
+	Secret string `json:"secret,omitempty"`
+}
+
+// aksAppID is the application ID of "Azure Kubernetes Service" in every Azure tenant.
+const aksAppID = "7319c514-987d-4e9b-ac3d-d38c4f427f4c"
+
+func instancePath(dataDir string) string { return filepath.Join(dataDir, "instance.json") }
+
+// LoadInstance reads the installation in the data directory. It returns os.ErrNotExist, wrapped, when there is none.
+func LoadInstance(dataDir string) (Instance, error) {
+	data, err := os.ReadFile(instancePath(dataDir))
+	if err != nil {
+		return Instance{}, err
+	}
+	var in Instance
+	if err := json.Unmarshal(data, &in); err != nil || in.ID == "" {
+		return Instance{}, fmt.Errorf("%s is damaged (%v): restore it, or start anew with `cloister down --purge`", instancePath(dataDir), err)
+	}
+	return in, nil
+}
+
+// EnsureInstance returns the installation in the data directory, making one in an empty or missing directory.
+func EnsureInstance(dataDir string) (Instance, error) {
+	in, err := LoadInstance(dataDir)
+	if err == nil || !errors.Is(err, os.ErrNotExist) {
+		return in, err
+	}
+	entries, err := os.ReadDir(dataDir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return Instance{}, err
+	}
+	if len(entries) > 0 {
+		return Instance{}, fmt.Errorf("%s holds files but no instance.json: it is a half-deleted or a foreign data directory; remove it, or name another with --data-dir", dataDir)
+	}
+	in = Instance{
+		ID: randomHex(3), TenantID: uuid.NewString(), SubscriptionID: uuid.NewString(),
+		Administrator: ServicePrincipal{Name: "cloister-administrator", AppID: uuid.NewString(), ObjectID: uuid.NewString(), Secret: randomHex(24)},
+		AKS:           ServicePrincipal{Name: "Azure Kubernetes Service", AppID: aksAppID, ObjectID: uuid.NewString()},
+	}
+	return in, atomicfile.WriteJSON(instancePath(dataDir), in, 0o600)
+}
+
+// Layout is where the installation's files are.
+func (in Instance) Layout(dataDir, cacheDir string) layout.Layout {
+	return layout.New(dataDir, cacheDir, in.ID)
+}
+
+func randomHex(n int) string {
+	b := make([]byte, n)
+	rand.Read(b)
+	return hex.EncodeToString(b)
+}

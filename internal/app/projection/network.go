@@ -1,0 +1,356 @@
+package projection
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/cloister-dev/cloister/internal/app/vnetservices"
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/engine/fabric"
+	"github.com/cloister-dev/cloister/internal/engine/registry"
+	"github.com/cloister-dev/cloister/internal/provider/network/privateendpoints"
+)
+
+func (b *builder) virtualNetworks() error {
+	for _, r := range b.docs.of("Microsoft.Network/virtualNetworks") {
+		doc, err := decode[virtualNetwork](r)
+		if err != nil {
+			return err
+		}
+		n := &fabric.Network{ID: NetworkID(r.ID)}
+		for _, s := range doc.Properties.AddressSpace.AddressPrefixes {
+			p, err := netip.ParsePrefix(s)
+			if err != nil {
+				return fmt.Errorf("read document %s: %w", r.ID, err)
+			}
+			n.Prefixes = append(n.Prefixes, p.Masked())
+		}
+		for _, s := range b.docs.under(r.ID, "Microsoft.Network/virtualNetworks/subnets") {
+			doc, err := decode[subnet](s)
+			if err != nil {
+				return err
+			}
+			prefix, err := doc.prefix()
+			if err != nil {
+				return fmt.Errorf("read document %s: %w", s.ID, err)
+			}
+			rules, err := b.rules(doc.Properties.NetworkSecurityGroup, n)
+			if err != nil {
+				return err
+			}
+			outbound := doc.Properties.DefaultOutboundAccess
+			n.Subnets = append(n.Subnets, fabric.Subnet{
+				Name: strings.ToLower(s.ID.Name()), Prefix: prefix, Rules: rules,
+				DefaultOutbound: outbound == nil || *outbound,
+			})
+		}
+		b.networks[r.ID.Key()] = n
+		b.out.Services.Networks = append(b.out.Services.Networks, vnetservices.Network{ID: n.ID, NetNS: b.in.Layout.NetNS(n.NetNS())})
+	}
+	return nil
+}
+
+func (s subnet) prefix() (netip.Prefix, error) {
+	text := s.Properties.AddressPrefix
+	if text == "" && len(s.Properties.AddressPrefixes) > 0 {
+		text = s.Properties.AddressPrefixes[0]
+	}
+	p, err := netip.ParsePrefix(text)
+	return p.Masked(), err
+}
+
+// network is the VNet that a subnet lies in, and the subnet's name in it.
+func (b *builder) network(subnet resourceid.ID) (*fabric.Network, string) {
+	vnet, ok := subnet.Parent()
+	if !ok {
+		return nil, ""
+	}
+	return b.networks[vnet.Key()], strings.ToLower(subnet.Name())
+}
+
+// rules are those of a network security group; nil without one.
+func (b *builder) rules(group *ref, n *fabric.Network) ([]fabric.Rule, error) {
+	if group == nil || group.ID.IsZero() {
+		return nil, nil
+	}
+	out := []fabric.Rule{}
+	for _, r := range b.docs.under(group.ID, "Microsoft.Network/networkSecurityGroups/securityRules") {
+		doc, err := decode[securityRule](r)
+		if err != nil {
+			return nil, err
+		}
+		p := doc.Properties
+		rule := fabric.Rule{
+			Name: r.ID.Name(), Priority: p.Priority, Allow: strings.EqualFold(p.Access, "Allow"),
+			Direction: fabric.Inbound, Protocol: canonicalProtocol(p.Protocol),
+		}
+		if strings.EqualFold(p.Direction, "Outbound") {
+			rule.Direction = fabric.Outbound
+		}
+		var any1, any2 bool
+		rule.SourcePrefixes, any1, err = prefixes(append(p.SourceAddressPrefixes, p.SourceAddressPrefix), n)
+		if err == nil {
+			rule.DestinationPrefixes, any2, err = prefixes(append(p.DestinationAddressPrefixes, p.DestinationAddressPrefix), n)
+		}
+		if err == nil {
+			rule.SourcePorts, err = ports(append(p.SourcePortRanges, p.SourcePortRange))
+		}
+		if err == nil {
+			rule.DestinationPorts, err = ports(append(p.DestinationPortRanges, p.DestinationPortRange))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read document %s: %w", r.ID, err)
+		}
+		// A rule for a tag that stands for no address here can match nothing.
+		if !any1 && len(rule.SourcePrefixes) == 0 || !any2 && len(rule.DestinationPrefixes) == 0 {
+			continue
+		}
+		out = append(out, rule)
+	}
+	slices.SortFunc(out, func(a, c fabric.Rule) int { return a.Priority - c.Priority })
+	return out, nil
+}
+
+func canonicalProtocol(s string) string {
+	for _, p := range []string{"Tcp", "Udp", "Icmp"} {
+		if strings.EqualFold(p, s) {
+			return p
+		}
+	}
+	return "*"
+}
+
+// prefixes resolves address prefixes and service tags; everywhere is true for "*".
+func prefixes(texts []string, n *fabric.Network) (out []netip.Prefix, everywhere bool, err error) {
+	for _, t := range texts {
+		switch {
+		case t == "":
+		case t == "*":
+			return nil, true, nil
+		case strings.EqualFold(t, "VirtualNetwork"):
+			out = append(out, n.Prefixes...)
+		case strings.EqualFold(t, "Internet"):
+			out = append(out, fabric.Internet(n.Prefixes)...)
+		case strings.EqualFold(t, "AzureLoadBalancer"):
+			out = append(out, netip.MustParsePrefix("168.63.129.16/32"))
+		case strings.Contains(t, "/"):
+			p, err := netip.ParsePrefix(t)
+			if err != nil {
+				return nil, false, err
+			}
+			out = append(out, p.Masked())
+		default:
+			a, err := netip.ParseAddr(t)
+			if err != nil { // another service tag: it has no addresses in this world
+				continue
+			}
+			out = append(out, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	return out, false, nil
+}
+
+func ports(texts []string) ([]fabric.PortRange, error) {
+	var out []fabric.PortRange
+	for _, t := range texts {
+		if t == "*" {
+			return nil, nil
+		}
+		if t == "" {
+			continue
+		}
+		first, last, ranged := strings.Cut(t, "-")
+		if !ranged {
+			last = first
+		}
+		a, err := strconv.ParseUint(strings.TrimSpace(first), 10, 16)
+		if err != nil {
+			return nil, err
+		}
+		z, err := strconv.ParseUint(strings.TrimSpace(last), 10, 16)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, fabric.PortRange{First: uint16(a), Last: uint16(z)})
+	}
+	return out, nil
+}
+
+// interfaces puts the network interfaces of machines into their VNets. Those of private endpoints have
+// no guest, and one that nothing uses has none yet.
+func (b *builder) interfaces() error {
+	for _, r := range b.docs.of("Microsoft.Network/networkInterfaces") {
+		own, ok := b.machines[r.ID.Key()]
+		if !ok {
+			continue
+		}
+		doc, err := decode[networkInterface](r)
+		if err != nil {
+			return err
+		}
+		nic := fabric.NIC{
+			ID: shortHash(r.ID.Key()), Interface: "eth0",
+			Guest: fabric.Guest{Name: "node-" + own.machine.ID, UIDBase: own.machine.UIDBase, UIDCount: uidCount},
+		}
+		var n *fabric.Network
+		var all []netip.Addr
+		for i, c := range doc.Properties.IPConfigurations {
+			if c.Properties.Subnet == nil {
+				continue
+			}
+			a, err := parseAddr(c.Properties.PrivateIPAddress, r.ID)
+			if err != nil {
+				return err
+			}
+			all = append(all, a)
+			if primary := c.Properties.Primary; primary != nil && *primary || i == 0 && !nic.Address.IsValid() {
+				if nic.Address.IsValid() {
+					nic.Secondary = append(nic.Secondary, nic.Address)
+				}
+				nic.Address = a
+				n, nic.Subnet = b.network(c.Properties.Subnet.ID)
+				continue
+			}
+			nic.Secondary = append(nic.Secondary, a)
+		}
+		if n == nil {
+			continue
+		}
+		if nic.Rules, err = b.rules(doc.Properties.NetworkSecurityGroup, n); err != nil {
+			return err
+		}
+		n.NICs = append(n.NICs, nic)
+		guest, err := b.guest(own, all)
+		if err != nil {
+			return err
+		}
+		services := b.serviceNetwork(n)
+		services.Guests = append(services.Guests, guest)
+	}
+	return nil
+}
+
+func (b *builder) serviceNetwork(n *fabric.Network) *vnetservices.Network {
+	for i := range b.out.Services.Networks {
+		if b.out.Services.Networks[i].ID == n.ID {
+			return &b.out.Services.Networks[i]
+		}
+	}
+	panic("a network of the fabric without its services") // both are made by virtualNetworks
+}
+
+// guest is what the metadata service tells a node about itself, and whose tokens it gives it.
+func (b *builder) guest(own owner, addresses []netip.Addr) (vnetservices.Guest, error) {
+	cluster, err := decode[managedCluster](own.cluster)
+	if err != nil {
+		return vnetservices.Guest{}, err
+	}
+	scaleSet := own.machine.Name[:strings.LastIndex(own.machine.Name, "vmss")+len("vmss")]
+	group := resourceid.Group(own.pool.ID.Subscription(), cluster.Properties.NodeResourceGroup)
+	instance, _ := strconv.ParseInt(strings.TrimPrefix(own.machine.Name, scaleSet), 36, 64)
+	g := vnetservices.Guest{
+		Addresses: addresses, Name: scaleSet + "_" + strconv.FormatInt(instance, 10),
+		ResourceID:     group.Resource("Microsoft.Compute/virtualMachineScaleSets/virtualMachines", scaleSet, strconv.FormatInt(instance, 10)).String(),
+		SubscriptionID: own.pool.ID.Subscription(), ResourceGroup: cluster.Properties.NodeResourceGroup,
+		Location: cluster.Location, VMSize: own.vmSize,
+	}
+	if k, ok := cluster.Properties.IdentityProfile["kubeletidentity"]; ok {
+		g.Identities = append(g.Identities, vnetservices.Identity{ClientID: k.ClientID, PrincipalID: k.ObjectID, TenantID: b.in.TenantID, ResourceID: k.ResourceID})
+	}
+	return g, nil
+}
+
+// privateEndpoints joins approved endpoints' addresses to the services behind them.
+func (b *builder) privateEndpoints() error {
+	for _, r := range b.docs.of(privateendpoints.Name) {
+		doc, err := decode[privateendpoints.Model](r)
+		if err != nil {
+			return err
+		}
+		if doc.Properties.Subnet == nil || doc.Cloister == nil {
+			continue
+		}
+		subnet, err := resourceid.Parse(doc.Properties.Subnet.ID)
+		if err != nil {
+			return fmt.Errorf("read document %s: %w", r.ID, err)
+		}
+		state, err := privateendpoints.ConnectionState(context.Background(), b.docs, &doc)
+		if err != nil {
+			return err
+		}
+		n, _ := b.network(subnet)
+		if n == nil || state.Status != privateendpoints.Approved {
+			continue
+		}
+		for _, c := range doc.Properties.Connections() {
+			target, err := resourceid.Parse(c.Properties.PrivateLinkServiceID)
+			if err != nil {
+				return fmt.Errorf("read document %s: %w", r.ID, err)
+			}
+			leaf, err := b.leafOf(target)
+			if err != nil {
+				return err
+			}
+			if leaf == "" {
+				continue
+			}
+			for _, m := range doc.Cloister.Members {
+				if err := b.member(r.ID, m, n, target, leaf); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// leafOf is the namespace that a private link's target is served from; "" when there is no such resource.
+func (b *builder) leafOf(target resourceid.ID) (string, error) {
+	r, exists := b.docs.byKey[target.Key()]
+	switch {
+	case !exists:
+		return "", nil
+	case target.Is("Microsoft.ContainerRegistry/registries"):
+		return LeafRegistry, nil
+	case target.Is("Microsoft.ContainerService/managedClusters"):
+		cluster, err := decode[managedCluster](r)
+		return LeafOfCluster(cluster.Memory.ClusterID), err
+	}
+	return "", nil
+}
+
+func (b *builder) member(endpoint resourceid.ID, m privateendpoints.Member, n *fabric.Network, target resourceid.ID, leaf string) error {
+	a, err := parseAddr(m.Address, endpoint)
+	if err != nil {
+		return err
+	}
+	service := serviceAddress(m.ServiceIndex)
+	b.leaves[leaf] = append(b.leaves[leaf], service)
+	n.Endpoints = append(n.Endpoints, fabric.Endpoint{
+		ID: shortHash(endpoint.Key() + "|" + target.Key() + "|" + m.Name), Address: a, Ports: []uint16{443}, ServiceAddress: service, Leaf: leaf,
+	})
+	if leaf == LeafRegistry {
+		b.endpoints[target.Key()] = append(b.endpoints[target.Key()], registry.Endpoint{ServiceAddress: service, Member: m.Name})
+	}
+	return nil
+}
+
+// sessions puts jump boxes and workstations in their places. One whose network is gone is left out.
+func (b *builder) sessions() error {
+	for _, s := range b.in.Sessions {
+		if s.Network.IsZero() {
+			b.out.Fabric.Workstations = append(b.out.Fabric.Workstations, fabric.Workstation{Name: s.Name, Address: s.Address})
+			continue
+		}
+		n := b.networks[s.Network.Key()]
+		if n == nil || !slices.ContainsFunc(n.Subnets, func(sub fabric.Subnet) bool { return sub.Name == s.Subnet && sub.Prefix.Contains(s.Address) }) {
+			continue
+		}
+		n.NICs = append(n.NICs, fabric.NIC{ID: shortHash(s.Name), Subnet: s.Subnet, Address: s.Address, Interface: "eth0", Guest: fabric.Guest{Name: s.Name}})
+	}
+	return nil
+}

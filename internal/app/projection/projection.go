@@ -1,0 +1,164 @@
+// Package projection computes, from all ARM documents, the whole desired state of the engines: the fabric,
+// the registries, and the services inside virtual networks. It is a pure function: what is on the
+// machine follows from the documents and from nothing else, and a change of code changes it for all.
+//
+// What the documents need not say is derived from their IDs: a VNet's namespace.
+package projection
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/cloister-dev/cloister/internal/app/vnetservices"
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
+	"github.com/cloister-dev/cloister/internal/engine/fabric"
+	"github.com/cloister-dev/cloister/internal/engine/registry"
+	"github.com/cloister-dev/cloister/internal/lib/layout"
+)
+
+// Names of the leaf namespaces of the installation's own services.
+const (
+	LeafRegistry = "registry"
+	LeafServices = "services"
+)
+
+// Addresses in `public`.
+var (
+	AddressMCR        = netip.MustParseAddr("198.18.0.10")
+	AddressManagement = netip.MustParseAddr("198.18.0.11")
+	AddressLogin      = netip.MustParseAddr("198.18.0.12")
+	AddressGraph      = netip.MustParseAddr("198.18.0.13")
+	AddressRegistries = netip.MustParseAddr("198.18.0.20")
+	AddressDNS        = netip.MustParseAddr("198.18.0.53")
+)
+
+// uidCount is the length of a node's id range (agentpools.UIDCount).
+const uidCount = 1 << 24
+
+// Input is all that the desired state follows from.
+type Input struct {
+	Layout    layout.Layout
+	Documents []resourcestore.Resource
+	Sessions  []Session
+	// Access tells what principals may do in a registry (registry.Config), from the role assignments.
+	Access func(id resourceid.ID) map[string][]string
+	// Registry and Services are completed: what is in them already does not depend on documents.
+	Registry registry.Config
+	Services vnetservices.Config
+	TenantID string
+}
+
+// Session is a jump box or a workstation. It lives as long as somebody uses it and is no resource.
+type Session struct {
+	Name    string        // of its network namespace
+	Network resourceid.ID // the virtual network of a jump box; zero for a workstation
+	Address netip.Addr
+	Subnet  string
+}
+
+// State is the whole desired state.
+type State struct {
+	Fabric   fabric.Config
+	Registry registry.Config
+	Services vnetservices.Config
+}
+
+// builder is one run of Project.
+type builder struct {
+	in        Input
+	docs      documents
+	out       State
+	leaves    map[string][]netip.Addr
+	networks  map[string]*fabric.Network // by the virtual network's key
+	endpoints map[string][]registry.Endpoint
+	machines  map[string]owner // by the NIC's key
+}
+
+type owner struct {
+	machine machine
+	pool    resourcestore.Resource
+	vmSize  string
+	cluster resourcestore.Resource
+}
+
+// Project computes the desired state. A document that cannot be read is an error: half a state would
+// take away what others stand on.
+func Project(in Input) (State, error) {
+	b := &builder{
+		in: in, docs: index(in.Documents), leaves: map[string][]netip.Addr{LeafRegistry: nil, LeafServices: nil},
+		networks:  map[string]*fabric.Network{},
+		endpoints: map[string][]registry.Endpoint{}, machines: map[string]owner{},
+	}
+	b.out.Registry, b.out.Services = in.Registry, in.Services
+	for _, step := range []func() error{b.virtualNetworks, b.owners, b.interfaces, b.privateEndpoints, b.sessions, b.registries, b.names, b.clusters} {
+		if err := step(); err != nil {
+			return State{}, err
+		}
+	}
+	for name, addresses := range b.leaves {
+		b.out.Fabric.Leaves = append(b.out.Fabric.Leaves, fabric.Leaf{Name: name, Addresses: addresses})
+	}
+	slices.SortFunc(b.out.Fabric.Leaves, func(a, c fabric.Leaf) int { return compare(a.Name, c.Name) })
+	for _, n := range b.networks {
+		b.out.Fabric.Networks = append(b.out.Fabric.Networks, *n)
+	}
+	slices.SortFunc(b.out.Fabric.Networks, func(a, c fabric.Network) int { return compare(a.ID, c.ID) })
+	return b.out, nil
+}
+
+// NetworkID is the short name of a virtual network on this machine.
+func NetworkID(id resourceid.ID) string { return shortHash(id.Key()) }
+
+// LeafOfCluster is the namespace of a cluster's control plane.
+func LeafOfCluster(clusterID string) string { return "cp-" + clusterID }
+
+func shortHash(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:4])
+}
+
+func compare(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// serviceAddress stands for one member of a private endpoint on the service's side, by the number the
+// member was given: 240.0.0.0 and on.
+func serviceAddress(index int) netip.Addr {
+	var a [4]byte
+	binary.BigEndian.PutUint32(a[:], 240<<24+uint32(index))
+	return netip.AddrFrom4(a)
+}
+
+// owners finds the machine that each network interface is of.
+func (b *builder) owners() error {
+	for _, pool := range b.docs.of("Microsoft.ContainerService/managedClusters/agentPools") {
+		doc, err := decode[agentPool](pool)
+		if err != nil {
+			return err
+		}
+		clusterID, _ := pool.ID.Parent()
+		for _, m := range doc.Memory.Machines {
+			b.machines[m.NIC.Key()] = owner{m, pool, doc.Properties.VMSize, b.docs.byKey[clusterID.Key()]}
+		}
+	}
+	return nil
+}
+
+func parseAddr(s string, of resourceid.ID) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return a, fmt.Errorf("read document %s: %w", of, err)
+	}
+	return a, nil
+}

@@ -1,0 +1,161 @@
+package projection
+
+import (
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/cloister-dev/cloister/internal/app/vnetservices"
+	"github.com/cloister-dev/cloister/internal/engine/registry"
+)
+
+// endpointTTL is that of the names behind private endpoints on Azure, in seconds.
+const endpointTTL = 10
+
+// registries completes the registry engine's state, and publishes the registries' names.
+func (b *builder) registries() error {
+	for _, r := range b.docs.of("Microsoft.ContainerRegistry/registries") {
+		doc, err := decode[registryDocument](r)
+		if err != nil {
+			return err
+		}
+		name, _, _ := strings.Cut(doc.Properties.LoginServer, ".")
+		reg := registry.Registry{
+			// A registry made again under its name is another one.
+			ID:   r.ID.Key() + "@" + strconv.FormatInt(r.Created.UnixNano(), 36),
+			Name: r.ID.Name(), LoginServer: doc.Properties.LoginServer, Region: doc.Location,
+			DataEndpoint:  name + "." + doc.Location + ".data.azurecr.io",
+			PublicAccess:  doc.Properties.PublicNetworkAccess != "Disabled",
+			AnonymousPull: doc.Properties.AnonymousPullEnabled,
+			Endpoints:     b.endpoints[r.ID.Key()],
+			Access:        b.in.Access(r.ID),
+		}
+		for _, c := range b.docs.under(r.ID, "Microsoft.ContainerRegistry/registries/cacheRules") {
+			rule, err := decode[cacheRule](c)
+			if err != nil {
+				return err
+			}
+			reg.CacheRules = append(reg.CacheRules, registry.CacheRule{Name: c.ID.Name(), Source: rule.Properties.SourceRepository, Target: rule.Properties.TargetRepository})
+		}
+		b.out.Registry.Registries = append(b.out.Registry.Registries, reg)
+		// A registry that has a private endpoint publishes the privatelink alias to everyone; where no linked
+		// zone answers for it, the chain goes on to the public address.
+		for _, host := range []string{reg.LoginServer, reg.DataEndpoint} {
+			if len(reg.Endpoints) == 0 {
+				b.public(host, "A", AddressRegistries.String())
+				continue
+			}
+			alias := strings.TrimSuffix(host, ".azurecr.io") + ".privatelink.azurecr.io"
+			b.public(host, "CNAME", alias)
+			b.public(alias, "A", AddressRegistries.String())
+		}
+	}
+	return nil
+}
+
+func (b *builder) public(name, recordType, value string) {
+	b.out.Services.Public = append(b.out.Services.Public, vnetservices.Record{Name: name, Type: recordType, Value: value, TTL: endpointTTL})
+}
+
+// names publishes what is always there, and gives every network the zones that are linked to it.
+func (b *builder) names() error {
+	for name, a := range map[string]netip.Addr{
+		"mcr.microsoft.com": AddressMCR, "management.azure.com": AddressManagement,
+		"login.microsoftonline.com": AddressLogin, "graph.microsoft.com": AddressGraph,
+	} {
+		b.public(name, "A", a.String())
+	}
+	for _, z := range b.docs.of("Microsoft.Network/privateDnsZones") {
+		zone := vnetservices.Zone{Name: strings.ToLower(z.ID.Name())}
+		for _, set := range b.docs.under(z.ID, "Microsoft.Network/privateDnsZones/A") {
+			doc, err := decode[aRecordSet](set)
+			if err != nil {
+				return err
+			}
+			for _, a := range doc.Properties.ARecords {
+				zone.Records = append(zone.Records, vnetservices.Record{Name: strings.ToLower(set.ID.Name()), Type: "A", Value: a.IPv4Address, TTL: doc.Properties.TTL})
+			}
+		}
+		for _, l := range b.docs.under(z.ID, "Microsoft.Network/privateDnsZones/virtualNetworkLinks") {
+			link, err := decode[virtualNetworkLink](l)
+			if err != nil {
+				return err
+			}
+			if n := b.networks[link.Properties.VirtualNetwork.ID.Key()]; n != nil {
+				services := b.serviceNetwork(n)
+				services.Zones = append(services.Zones, zone)
+			}
+		}
+	}
+	slices.SortFunc(b.out.Services.Public, func(a, c vnetservices.Record) int {
+		return compare(a.Name+a.Type+a.Value, c.Name+c.Type+c.Value)
+	})
+	return nil
+}
+
+// clusters gives each cluster its leaf, its public name, its tunnel and the approver of its nodes' certificates.
+func (b *builder) clusters() error {
+	for _, r := range b.docs.of("Microsoft.ContainerService/managedClusters") {
+		doc, err := decode[managedCluster](r)
+		if err != nil {
+			return err
+		}
+		id := doc.Memory.ClusterID
+		if id == "" {
+			continue
+		}
+		leaf := LeafOfCluster(id)
+		if _, ok := b.leaves[leaf]; !ok {
+			b.leaves[leaf] = nil
+		}
+		// The public name of a private cluster is only a name: it resolves to the private address.
+		access := doc.Properties.APIServerAccessProfile
+		if doc.Memory.EndpointAddress != "" && access != nil && access.EnablePrivateClusterPublicFQDN != nil && *access.EnablePrivateClusterPublicFQDN {
+			b.public(doc.Properties.FQDN, "A", doc.Memory.EndpointAddress)
+		}
+		c := vnetservices.Cluster{
+			ID: id, TunnelSocket: filepath.Join(b.in.Layout.Tunnel(id), "tunnel.sock"),
+			ControlPlaneNetNS: b.in.Layout.NetNS(leaf), Server: "127.0.0.1:443",
+			Kubeconfig: filepath.Join(b.in.Layout.Cluster(id), "clients", "approver.conf"),
+		}
+		for nic, own := range b.machines {
+			if !own.cluster.ID.Equal(r.ID) {
+				continue
+			}
+			node := vnetservices.ClusterNode{Name: own.machine.Name}
+			doc, ok := b.docs.byKey[nic]
+			if !ok {
+				continue
+			}
+			view, err := decode[networkInterface](doc)
+			if err != nil {
+				return err
+			}
+			for i, cfg := range view.Properties.IPConfigurations {
+				a, err := parseAddr(cfg.Properties.PrivateIPAddress, doc.ID)
+				if err != nil {
+					return err
+				}
+				c.TunnelPrefixes = append(c.TunnelPrefixes, netip.PrefixFrom(a, 32))
+				if i == 0 {
+					node.Addresses = append(node.Addresses, a)
+				}
+				if cfg.Properties.Subnet != nil && c.NetworkNetNS == "" {
+					if n, _ := b.network(cfg.Properties.Subnet.ID); n != nil {
+						c.NetworkNetNS = b.in.Layout.NetNS(n.NetNS())
+					}
+				}
+			}
+			c.Nodes = append(c.Nodes, node)
+		}
+		if c.NetworkNetNS == "" { // no node yet
+			continue
+		}
+		slices.SortFunc(c.Nodes, func(a, z vnetservices.ClusterNode) int { return compare(a.Name, z.Name) })
+		slices.SortFunc(c.TunnelPrefixes, func(a, z netip.Prefix) int { return a.Addr().Compare(z.Addr()) })
+		b.out.Services.Clusters = append(b.out.Services.Clusters, c)
+	}
+	return nil
+}

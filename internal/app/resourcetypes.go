@@ -1,0 +1,89 @@
+package app
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
+	"github.com/cloister-dev/cloister/internal/provider/authorization/roleassignments"
+	"github.com/cloister-dev/cloister/internal/provider/authorization/roledefinitions"
+	"github.com/cloister-dev/cloister/internal/provider/containerregistry/registries"
+	"github.com/cloister-dev/cloister/internal/provider/containerregistry/registries/cacherules"
+	"github.com/cloister-dev/cloister/internal/provider/containerregistry/registries/privateendpointconnections"
+	"github.com/cloister-dev/cloister/internal/provider/containerregistry/registries/privatelinkresources"
+	"github.com/cloister-dev/cloister/internal/provider/containerservice/agentpools"
+	"github.com/cloister-dev/cloister/internal/provider/containerservice/managedclusters"
+	"github.com/cloister-dev/cloister/internal/provider/managedidentity/userassignedidentities"
+	"github.com/cloister-dev/cloister/internal/provider/network/networkinterfaces"
+	"github.com/cloister-dev/cloister/internal/provider/network/networksecuritygroups"
+	"github.com/cloister-dev/cloister/internal/provider/network/networksecuritygroups/securityrules"
+	"github.com/cloister-dev/cloister/internal/provider/network/privatednszones"
+	"github.com/cloister-dev/cloister/internal/provider/network/privatednszones/recordsets"
+	"github.com/cloister-dev/cloister/internal/provider/network/privatednszones/virtualnetworklinks"
+	"github.com/cloister-dev/cloister/internal/provider/network/privateendpoints"
+	"github.com/cloister-dev/cloister/internal/provider/network/privateendpoints/privatednszonegroups"
+	"github.com/cloister-dev/cloister/internal/provider/network/virtualnetworks"
+	"github.com/cloister-dev/cloister/internal/provider/network/virtualnetworks/subnets"
+	"github.com/cloister-dev/cloister/internal/provider/resources/features"
+	"github.com/cloister-dev/cloister/internal/provider/resources/resourcegroups"
+)
+
+// kubernetesVersions are what nodeartifacts pins, oldest first.
+var kubernetesVersions = []string{"1.30.3"}
+
+// What new nodes are made from.
+const (
+	nodeImageVersion          = "AKSUbuntu-2204gen2containerd-202611.23.0"
+	credentialProviderVersion = "1.32.3"
+)
+
+// resourceTypes is THE list of resource types.
+func (s *Service) resourceTypes() []resourcetype.Definition {
+	return slices.Concat([]resourcetype.Definition{
+		resourcegroups.Type(),
+		roledefinitions.Type(),
+		roleassignments.Type(s.world, s.directory, s.access.roleExists),
+		userassignedidentities.Type(s.instance.TenantID),
+		virtualnetworks.Type(s.world),
+		subnets.Type(s.world),
+		networksecuritygroups.Type(s.world, defaultRules()),
+		securityrules.Type(s.world),
+		networkinterfaces.Type(s.world, s.isFirstParty),
+		privateendpoints.Type(s.world, s.access),
+		privatednszonegroups.Type(),
+		privatednszones.Type(s.world),
+		virtualnetworklinks.Type(s.world),
+		registries.Type(s.world),
+		cacherules.Type(s.world),
+		privateendpointconnections.Type(s.world),
+		privatelinkresources.Type(),
+		resourcetype.DefineEndpoint(registries.CheckNameAvailability()),
+		managedclusters.Type(managedclusters.Deps{ControlPlane: s.clusters, Versions: kubernetesVersions, TenantID: s.instance.TenantID}),
+		agentpools.Type(agentpools.Deps{
+			Nodes: poolNodes{s.nodes, s.results}, ControlPlane: s.clusters,
+			NodeImageVersion: nodeImageVersion, Rootfs: s.set.NodeRootfs, AuthorityPEM: string(s.root.CertPEM),
+			TenantID: s.instance.TenantID, CredentialProviderVersion: credentialProviderVersion,
+		}),
+	}, features.Types(time.Now), recordsets.Types(s.world), registries.Unsupported())
+}
+
+// defaultRules hands the rules that one type knows to the other that shows them.
+func defaultRules() []networksecuritygroups.Rule {
+	var out []networksecuritygroups.Rule
+	for _, d := range securityrules.Defaults() {
+		out = append(out, networksecuritygroups.Rule{Name: d.Name, Properties: d.Properties})
+	}
+	return out
+}
+
+// isFirstParty tells Cloister's own services from users.
+func (s *Service) isFirstParty(p resourcetype.Principal) bool {
+	return strings.EqualFold(p.ObjectID, s.instance.AKS.ObjectID)
+}
+
+// roleExists reports whether a role is named by the GUID.
+func (a *access) roleExists(id string) bool {
+	_, ok := a.definitions[strings.ToLower(id)]
+	return ok
+}

@@ -1,0 +1,414 @@
+// Package app is the composition root: it builds the engines, lists the resource types, and starts the
+// service. Nothing but cmd and test imports it.
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/cloister-dev/cloister/internal/app/projection"
+	"github.com/cloister-dev/cloister/internal/app/public"
+	"github.com/cloister-dev/cloister/internal/arm/reconcile"
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/arm/resourcemanager"
+	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
+	"github.com/cloister-dev/cloister/internal/arm/resourcestore/sqlite"
+	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
+	"github.com/cloister-dev/cloister/internal/engine/artifacts"
+	"github.com/cloister-dev/cloister/internal/engine/containerd"
+	"github.com/cloister-dev/cloister/internal/engine/controlplane"
+	"github.com/cloister-dev/cloister/internal/engine/fabric"
+	"github.com/cloister-dev/cloister/internal/engine/identity"
+	"github.com/cloister-dev/cloister/internal/engine/identity/authority"
+	"github.com/cloister-dev/cloister/internal/engine/node"
+	"github.com/cloister-dev/cloister/internal/engine/registry"
+	"github.com/cloister-dev/cloister/internal/lib/containerrun"
+	"github.com/cloister-dev/cloister/internal/lib/layout"
+	"github.com/cloister-dev/cloister/internal/lib/netns"
+	"github.com/cloister-dev/cloister/internal/lib/pki"
+	"github.com/cloister-dev/cloister/internal/provider/resources/resourceproviders"
+)
+
+// ServeOptions say which installation to serve.
+type ServeOptions struct {
+	DataDir, CacheDir string
+	Version, Program  string
+	Log               *slog.Logger
+}
+
+// Service is one running `cloister serve`.
+type Service struct {
+	ServeOptions
+	instance   Instance
+	layout     layout.Layout
+	set        artifacts.Set
+	binary     string
+	root       *pki.Authority
+	keys       *identity.Keys
+	issuer     *identity.Issuer
+	daemon     *containerd.Daemon
+	containers *containerrun.Client
+	fabric     *fabric.Fabric
+	store      resourcestore.Store
+	manager    *resourcemanager.Manager
+	reconciler *reconcile.Reconciler
+	types      *resourcetype.Types
+	// registrations says which resource providers the subscription is registered for.
+	registrations *resourceproviders.Registrations
+	world         *World
+	nodes         *node.Engine
+	results       *provisionResults
+	planes        *controlplane.Engine
+	clusters      *clusters
+	directory     *directory
+	access        *access
+	started       time.Time
+
+	exit  context.CancelFunc
+	ready chan struct{} // closed when all is up, or problem is set
+
+	mu      sync.Mutex
+	problem error
+}
+
+// errLocked is told to a second service on the same data directory.
+var errLocked = errors.New("another `cloister serve` runs on this data directory")
+
+// lockData takes the data directory for one process; the kernel gives it back however the process ends.
+func lockData(dataDir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dataDir, "serve.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, errLocked
+	}
+	return f, nil
+}
+
+// Serve runs the service until ctx ends or it is asked to exit. Clusters run on without it.
+func Serve(ctx context.Context, o ServeOptions) error {
+	in, err := LoadInstance(o.DataDir)
+	if err != nil {
+		return fmt.Errorf("there is no installation to serve: %w", err)
+	}
+	lock, err := lockData(o.DataDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	s := &Service{ServeOptions: o, instance: in, layout: in.Layout(o.DataDir, o.CacheDir), started: time.Now(), ready: make(chan struct{})}
+	if s.set, err = artifacts.Locate(o.CacheDir); err != nil {
+		return err
+	}
+	ctx, s.exit = context.WithCancel(ctx)
+	defer s.exit()
+	if err := s.open(); err != nil {
+		return err
+	}
+	defer s.close()
+
+	socket, err := s.listenSocket()
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	handler := s.handler()
+	serveHTTP(ctx, g, handler, socket)
+	g.Go(func() error {
+		// What fails here is told to whoever asks, and the service stays to tell it.
+		if err := s.start(ctx, g, handler); err != nil && ctx.Err() == nil {
+			s.Log.Error("the start failed", "error", err)
+			s.mu.Lock()
+			s.problem = err
+			s.mu.Unlock()
+		}
+		close(s.ready)
+		return nil
+	})
+	err = g.Wait()
+	if errors.Is(err, context.Canceled) || errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// open loads and connects everything that needs nothing to run.
+func (s *Service) open() (err error) {
+	l := s.layout
+	for _, dir := range []string{l.RunDir, filepath.Dir(l.Tunnel("x"))} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return err
+		}
+	}
+	if err := shareNamespaces(l); err != nil {
+		return err
+	}
+	if s.binary, err = installBinary(l); err != nil {
+		return fmt.Errorf("install the program: %w", err)
+	}
+	if s.root, err = pki.OpenAuthority(l.PKI(), "root", "Cloister root "+s.instance.ID); err != nil {
+		return err
+	}
+	if s.keys, err = identity.OpenKeys(l.Identity()); err != nil {
+		return err
+	}
+	s.issuer = identity.NewIssuer(s.keys, nil)
+	if s.store, err = sqlite.Open(context.Background(), filepath.Join(l.DataDir, "cloister.db")); err != nil {
+		return err
+	}
+	if s.directory, err = newDirectory(s.instance, s.store); err != nil {
+		return err
+	}
+	s.access = newAccess(s.store)
+	s.fabric = fabric.New(l)
+	s.daemon = containerd.New(l, s.set.Bin)
+	if s.containers, err = containerrun.New(s.daemon.RunOptions(s.binary, "hook", "cgroup")); err != nil {
+		return err
+	}
+	if s.nodes, err = node.New(node.Options{Layout: l, Containers: s.containers, Executable: s.binary, CgroupV2: node.HostHasCgroupV2()}); err != nil {
+		return err
+	}
+	s.results = newProvisionResults(s.nodes)
+	s.planes = controlplane.New(l, s.set.Bin, s.containers)
+	s.clusters = &clusters{engine: s.planes, leaf: func(name string) (netip.Addr, bool) { return s.world.LeafAddress(name) }}
+	s.world = &World{layout: l, store: s.store, fabric: s.fabric, input: s.projectionInput, log: s.Log, public: s.publicConfig, sessions: map[string]projection.Session{}}
+	s.registrations = resourceproviders.New(s.store)
+	s.types = resourcetype.NewTypes(s.resourceTypes()...)
+	s.manager = resourcemanager.New(resourcemanager.Options{
+		Store: s.store, Types: s.types, Authorizer: s.access, Directory: front{s}, Registration: s.registrations, Log: s.Log,
+	})
+	aks := resourcetype.Principal{ObjectID: s.instance.AKS.ObjectID, AppID: s.instance.AKS.AppID, TenantID: s.instance.TenantID, Name: s.instance.AKS.Name}
+	s.reconciler = reconcile.New(reconcile.Options{
+		Store: s.store, Types: s.types, Manager: s.manager, Log: s.Log,
+		Principal: func(resourcetype.Definition) resourcetype.Principal { return aks },
+	})
+	return nil
+}
+
+func (s *Service) close() {
+	for _, c := range []interface{ Close() error }{s.nodes, s.containers, s.store} {
+		if err := c.Close(); err != nil {
+			s.Log.Warn("close", "error", err)
+		}
+	}
+}
+
+// start brings the machine to what the documents say: namespaces first, then what runs in them, then the
+// reconciles that were cut off.
+func (s *Service) start(ctx context.Context, g *errgroup.Group, handler http.Handler) error {
+	if err := s.seed(ctx); err != nil {
+		return err
+	}
+	// The fabric and containerd need nothing of each other but that nothing is started before its namespace is there.
+	if err := s.world.Sync(ctx); err != nil {
+		return err
+	}
+	if err := s.nodes.Restore(ctx); err != nil {
+		return err
+	}
+	if err := s.planes.Restore(); err != nil {
+		return err
+	}
+	if err := s.daemon.Start(ctx); err != nil {
+		return err
+	}
+	if err := startProcesses(ctx, s.layout, s.containers, processes(s.layout, s.binary, s.set.MCR)); err != nil {
+		return err
+	}
+	g.Go(func() error { return s.results.run(ctx) })
+	if err := s.resume(ctx, g); err != nil {
+		return err
+	}
+	g.Go(func() error { return s.reconciler.Run(ctx) })
+	return s.listenPublic(ctx, g, handler)
+}
+
+// resume makes clusters run that a stop of the installation has ended; those that run are left alone. It
+// returns when their containers run. API servers take some seconds more.
+func (s *Service) resume(ctx context.Context, background *errgroup.Group) error {
+	g, starting := errgroup.WithContext(ctx)
+	planes, err := s.planes.List()
+	if err != nil {
+		return err
+	}
+	for _, id := range planes {
+		g.Go(func() error {
+			err := s.planes.Resume(starting, id)
+			if errors.Is(err, controlplane.ErrNotFound) { // half made: its reconcile goes on with it
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			background.Go(func() error {
+				if err := s.planes.Apply(ctx, id); err != nil && ctx.Err() == nil {
+					s.Log.Error("a control plane has not come back", "cluster", id, "error", err)
+				}
+				return nil
+			})
+			return nil
+		})
+	}
+	nodes, err := s.nodes.List()
+	if err != nil {
+		return err
+	}
+	for _, c := range nodes {
+		g.Go(func() error { return s.nodes.Set(starting, c) })
+	}
+	return g.Wait()
+}
+
+// listenSocket listens on the administration socket. A socket that a crash left is replaced: the lock on
+// the data directory says that nobody listens on it.
+func (s *Service) listenSocket() (net.Listener, error) {
+	path := s.layout.ServeSocket()
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	old := unix.Umask(0o177)
+	defer unix.Umask(old)
+	return net.Listen("unix", path)
+}
+
+// listenPublic listens for the public Azure names, in the namespace where they are.
+func (s *Service) listenPublic(ctx context.Context, g *errgroup.Group, handler http.Handler) error {
+	certificate, err := s.certificate("management.azure.com", "login.microsoftonline.com", "graph.microsoft.com", "login.windows.net", "sts.windows.net")
+	if err != nil {
+		return err
+	}
+	login, err := s.authority()
+	if err != nil {
+		return err
+	}
+	for _, l := range []struct {
+		address string
+		handler http.Handler
+	}{
+		{projection.AddressManagement.String(), withoutAdministration(handler)},
+		{projection.AddressLogin.String(), login},
+		{projection.AddressGraph.String(), login},
+	} {
+		listener, err := netns.Listen(s.layout.NetNS("public"), "tcp4", net.JoinHostPort(l.address, "443"))
+		if err != nil {
+			return fmt.Errorf("listen in public: %w", err)
+		}
+		serveHTTP(ctx, g, l.handler, tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}))
+	}
+	return nil
+}
+
+func (s *Service) authority() (http.Handler, error) {
+	return authority.New(authority.Options{TenantID: s.instance.TenantID, Directory: s.directory, Keys: s.keys, Log: s.Log}), nil
+}
+
+func (s *Service) certificate(names ...string) (tls.Certificate, error) {
+	pair, err := s.root.Ensure(s.layout.PKI(), "public", pki.Request{CommonName: names[0], DNSNames: names, Server: true})
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(pair.CertPEM, pair.KeyPEM)
+}
+
+// serveHTTP serves until ctx ends.
+func serveHTTP(ctx context.Context, g *errgroup.Group, handler http.Handler, l net.Listener) {
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	g.Go(func() error {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		// Answers under way are short; status requests that hang are not waited for.
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 500*time.Millisecond)
+		defer cancel()
+		if server.Shutdown(stop) != nil {
+			server.Close()
+		}
+		return nil
+	})
+}
+
+// projectionInput is what the desired state follows from beside documents and sessions.
+func (s *Service) projectionInput() projection.Input {
+	in := projection.Input{Layout: s.layout, TenantID: s.instance.TenantID, Access: s.access.registry}
+	jwks, err := s.keys.JWKS()
+	if err != nil {
+		s.Log.Error("read the signing keys", "error", err)
+	}
+	in.Services.Authority.Keys = s.layout.Identity()
+	in.Registry = registry.Config{
+		TenantID: s.instance.TenantID, Issuers: []string{identity.V1Issuer(s.instance.TenantID), identity.V2Issuer(s.instance.TenantID)},
+		JWKS: jwks, PublicNetNS: s.layout.NetNS("public"), PublicAddress: projection.AddressRegistries,
+		Upstreams: map[string]string{"mcr.microsoft.com": net.JoinHostPort(projection.AddressMCR.String(), "443")},
+		CAFile:    filepath.Join(s.layout.PKI(), "root.crt"),
+	}
+	names := []string{"*.azurecr.io"}
+	for _, l := range locations {
+		names = append(names, "*."+l.Name+".data.azurecr.io")
+	}
+	if pair, err := s.root.Ensure(s.layout.PKI(), "registries", pki.Request{CommonName: names[0], DNSNames: names, Server: true}); err != nil {
+		s.Log.Error("issue the registries' certificate", "error", err)
+	} else {
+		in.Registry.Certificates = []registry.KeyPair{{CertPEM: string(pair.CertPEM), KeyPEM: string(pair.KeyPEM)}}
+	}
+	return in
+}
+
+// publicConfig is what the process in `public` serves.
+func (s *Service) publicConfig(state projection.State) public.Config {
+	c := public.Config{Records: state.Services.Public}
+	names := []string{"mcr.microsoft.com", "*.data.mcr.microsoft.com"}
+	pair, err := s.root.Ensure(s.layout.PKI(), "mcr", pki.Request{CommonName: names[0], DNSNames: names, Server: true})
+	if err != nil {
+		s.Log.Error("issue the certificate of mcr.microsoft.com", "error", err)
+		return c
+	}
+	c.Certificates = []public.KeyPair{{CertPEM: string(pair.CertPEM), KeyPEM: string(pair.KeyPEM)}}
+	return c
+}
+
+// locations are the regions that there are.
+var locations = []resourcemanager.Location{
+	{Name: "eastus", DisplayName: "East US"}, {Name: "eastus2", DisplayName: "East US 2"}, {Name: "westus", DisplayName: "West US"},
+	{Name: "westus2", DisplayName: "West US 2"}, {Name: "westus3", DisplayName: "West US 3"}, {Name: "centralus", DisplayName: "Central US"},
+	{Name: "southcentralus", DisplayName: "South Central US"}, {Name: "northcentralus", DisplayName: "North Central US"},
+	{Name: "canadacentral", DisplayName: "Canada Central"}, {Name: "northeurope", DisplayName: "North Europe"}, {Name: "westeurope", DisplayName: "West Europe"},
+	{Name: "uksouth", DisplayName: "UK South"}, {Name: "francecentral", DisplayName: "France Central"}, {Name: "germanywestcentral", DisplayName: "Germany West Central"},
+	{Name: "swedencentral", DisplayName: "Sweden Central"}, {Name: "switzerlandnorth", DisplayName: "Switzerland North"}, {Name: "norwayeast", DisplayName: "Norway East"},
+	{Name: "australiaeast", DisplayName: "Australia East"}, {Name: "japaneast", DisplayName: "Japan East"}, {Name: "southeastasia", DisplayName: "Southeast Asia"},
+	{Name: "centralindia", DisplayName: "Central India"}, {Name: "brazilsouth", DisplayName: "Brazil South"},
+}
+
+// seed writes the first documents: the administrator's Owner, and what the AKS service's principal needs to work.
+func (s *Service) seed(ctx context.Context) error {
+	subscription := resourceid.MustParse("/subscriptions/" + s.instance.SubscriptionID)
+	for _, a := range []struct{ principal, role string }{
+		{s.instance.Administrator.ObjectID, roleOwner},
+		{s.instance.AKS.ObjectID, roleContributor},
+		{s.instance.AKS.ObjectID, roleUserAccessAdministrator},
+	} {
+		if err := seedAssignment(ctx, s.store, subscription, a.principal, a.role); err != nil {
+			return fmt.Errorf("assign the first roles: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,230 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cloister-dev/cloister/internal/app/projection"
+	"github.com/cloister-dev/cloister/internal/arm/armerror"
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
+	"github.com/cloister-dev/cloister/internal/engine/controlplane"
+	"github.com/cloister-dev/cloister/internal/lib/adminapi"
+)
+
+// workstations is where `cloister shell`'s addresses in public are.
+var workstations = netip.MustParsePrefix("198.18.8.0/21")
+
+// platformDNS is Azure's resolver in every virtual network.
+const platformDNS = "168.63.129.16"
+
+// adminSession makes a session and keeps it for as long as the caller stays connected.
+func (s *Service) adminSession(w http.ResponseWriter, r *http.Request) {
+	select {
+	case <-s.ready:
+	case <-r.Context().Done():
+		return
+	}
+	var request adminapi.SessionRequest
+	if err := json.NewDecoder(io.LimitReader(r.Body, 64<<10)).Decode(&request); err != nil {
+		writeAdmin(w, nil, armerror.New(armerror.InvalidRequestContent, "The request is not JSON: %v", err), s)
+		return
+	}
+	session, answer, err := s.newSession(r.Context(), request)
+	if err != nil {
+		writeAdmin(w, nil, err, s)
+		return
+	}
+	defer func() {
+		// The caller is gone; what was made for it goes too.
+		if err := s.world.RemoveSession(context.WithoutCancel(r.Context()), session.Name); err != nil {
+			s.Log.Error("remove a session", "session", session.Name, "error", err)
+		}
+	}()
+	if err := s.world.AddSession(r.Context(), session); err != nil {
+		writeAdmin(w, nil, err, s)
+		return
+	}
+	if err := json.NewEncoder(w).Encode(answer); err != nil {
+		return
+	}
+	if f, ok := w.(http.Flusher); ok {
+		f.Flush()
+	}
+	<-r.Context().Done()
+}
+
+func (s *Service) newSession(ctx context.Context, request adminapi.SessionRequest) (projection.Session, adminapi.Session, error) {
+	session := projection.Session{Name: "jump-" + randomHex(4)}
+	answer := adminapi.Session{Nameserver: platformDNS, CABundle: string(s.root.CertPEM), Path: []string{s.toolDir()}, Env: map[string]string{}}
+	network := request.Network
+	switch {
+	case request.Cluster != "":
+		id, err := resourceid.Parse(request.Cluster)
+		if err != nil {
+			return session, answer, armerror.New(armerror.InvalidParameter, "%v", err)
+		}
+		r, err := s.store.Get(ctx, id)
+		if err != nil {
+			return session, answer, armerror.New(armerror.ResourceNotFound, "There is no cluster %s; `cloister status` lists them.", id.Name())
+		}
+		var doc struct {
+			Properties struct{ PrivateFQDN, FQDN string }
+			Cloister   struct{ ClusterID, SubnetID string }
+		}
+		if err := json.Unmarshal(r.Body, &doc); err != nil {
+			return session, answer, err
+		}
+		subnet, err := resourceid.Parse(doc.Cloister.SubnetID)
+		if err != nil || doc.Cloister.SubnetID == "" {
+			return session, answer, armerror.New(armerror.OperationNotAllowed, "Cluster %s has no network yet.", id.Name())
+		}
+		vnet, _ := subnet.Parent()
+		network = vnet.String()
+		config, err := s.planes.AdminKubeconfig(doc.Cloister.ClusterID, "https://"+doc.Properties.PrivateFQDN+":443",
+			controlplane.Names{Cluster: id.Name(), User: "clusterAdmin_" + id.ResourceGroup() + "_" + id.Name(), Context: id.Name()})
+		if err != nil {
+			return session, answer, fmt.Errorf("the cluster has no credentials yet: %w", err)
+		}
+		answer.Kubeconfig = string(config)
+	case request.Network == "":
+		session.Name = "shell-" + randomHex(4)
+		session.Address = s.freeWorkstation()
+		answer.Nameserver = projection.AddressDNS.String()
+	}
+	if network != "" {
+		if err := s.placeJumpBox(ctx, network, &session); err != nil {
+			return session, answer, err
+		}
+	}
+	answer.NetNS, answer.Address = s.layout.NetNS(session.Name), session.Address.String()
+	return session, answer, nil
+}
+
+// toolDir holds links to the tools that a session finds first in its path, and to nothing else.
+func (s *Service) toolDir() string {
+	dir := filepath.Join(s.layout.DataDir, "tools")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return s.set.Bin
+	}
+	for _, tool := range []string{"kubectl", "crane", "oras"} {
+		link, target := filepath.Join(dir, tool), filepath.Join(s.set.Bin, tool)
+		if now, err := os.Readlink(link); err == nil && now == target {
+			continue
+		}
+		_ = os.Remove(link)
+		if err := os.Symlink(target, link); err != nil {
+			return s.set.Bin
+		}
+	}
+	return dir
+}
+
+func (s *Service) freeWorkstation() netip.Addr {
+	used := map[netip.Addr]bool{}
+	for _, x := range s.world.Sessions() {
+		used[x.Address] = true
+	}
+	a := workstations.Addr().Next()
+	for used[a] {
+		a = a.Next()
+	}
+	return a
+}
+
+// placeJumpBox finds an address from the end of a subnet, where Azure, which gives from the beginning, comes last.
+func (s *Service) placeJumpBox(ctx context.Context, network string, session *projection.Session) error {
+	id, err := resourceid.Parse(network)
+	if err != nil || !id.Is("Microsoft.Network/virtualNetworks") {
+		return armerror.New(armerror.InvalidParameter, "%q is not the resource ID of a virtual network.", network)
+	}
+	subnets, err := s.store.List(ctx, resourcestore.Filter{Under: id, Type: "Microsoft.Network/virtualNetworks/subnets"})
+	if err != nil {
+		return err
+	}
+	used, err := s.usedAddresses(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range subnets {
+		var doc struct {
+			Properties struct {
+				AddressPrefix   string
+				AddressPrefixes []string
+				Delegations     []json.RawMessage
+			}
+		}
+		if err := json.Unmarshal(r.Body, &doc); err != nil {
+			return err
+		}
+		text := doc.Properties.AddressPrefix
+		if text == "" && len(doc.Properties.AddressPrefixes) > 0 {
+			text = doc.Properties.AddressPrefixes[0]
+		}
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil || len(doc.Properties.Delegations) > 0 {
+			continue
+		}
+		taken := used[r.ID.Key()]
+		for _, x := range s.world.Sessions() {
+			if x.Network.Equal(id) {
+				taken = append(taken, x.Address)
+			}
+		}
+		for a := last(prefix).Prev(); prefix.Contains(a); a = a.Prev() {
+			if !slices.Contains(taken, a) {
+				session.Network, session.Subnet, session.Address = id, strings.ToLower(r.ID.Name()), a
+				return nil
+			}
+		}
+	}
+	return armerror.New(armerror.OperationNotAllowed, "The virtual network %s has no subnet with a free address for a jump box.", id.Name())
+}
+
+// usedAddresses are the addresses of network interfaces, by the key of their subnet.
+func (s *Service) usedAddresses(ctx context.Context) (map[string][]netip.Addr, error) {
+	nics, err := s.store.List(ctx, resourcestore.Filter{Type: "Microsoft.Network/networkInterfaces"})
+	if err != nil {
+		return nil, err
+	}
+	used := map[string][]netip.Addr{}
+	for _, r := range nics {
+		var nic struct {
+			Properties struct {
+				IPConfigurations []struct {
+					Properties struct {
+						PrivateIPAddress string
+						Subnet           struct{ ID resourceid.ID }
+					}
+				}
+			}
+		}
+		if err := json.Unmarshal(r.Body, &nic); err != nil {
+			return nil, err
+		}
+		for _, c := range nic.Properties.IPConfigurations {
+			if a, err := netip.ParseAddr(c.Properties.PrivateIPAddress); err == nil {
+				key := c.Properties.Subnet.ID.Key()
+				used[key] = append(used[key], a)
+			}
+		}
+	}
+	return used, nil
+}
+
+// last is the last address of an IPv4 prefix.
+func last(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		b[i/8] |= 1 << (7 - i%8)
+	}
+	return netip.AddrFrom4(b)
+}
