@@ -522,3 +522,39 @@ func (broken) Tenants(context.Context) ([]Tenant, error) { panic("a secret") }
 func (broken) Subscriptions(context.Context) ([]Subscription, error) {
 	return nil, errors.New("a secret")
 }
+
+// No path, method or body makes the service fail, and every answer is well formed.
+func FuzzRequest(f *testing.F) {
+	group := sub + "/resourceGroups/rg"
+	f.Add("GET", group+"/providers/Microsoft.Test/things/x", "api-version=2024-05-01", "")
+	f.Add("PUT", group+"/providers/Microsoft.Test/things/x", "api-version=2024-05-01", `{"location":"eastus","properties":{"a":[{"name":1}]}}`)
+	f.Add("PATCH", group+"//providers/microsoft.test/things/x/parts/%2F", "api-version=2024-05-01", `{}`)
+	f.Add("POST", sub+"/providers/Microsoft.Features/providers/a/features/b/register", "api-version=2024-05-01&$top=0", ``)
+	f.Add("GET", sub+"/resources", "api-version=2024-05-01&$filter=a%20eq%20'b'&$skiptoken=AAAA", ``)
+	f.Add("DELETE", "/providers/providers/providers/providers", "api-version=2024-05-01", `[`)
+	f.Add("GET", "/cloister/operations", "resource=/subscriptions/x", ``)
+	f.Fuzz(func(t *testing.T, method, path, query, body string) {
+		r, err := http.NewRequestWithContext(t.Context(), method, "http://host/", strings.NewReader(body))
+		if err != nil || strings.Contains(query, "$wait") {
+			return
+		}
+		r.URL.Path, r.URL.RawQuery = path, query
+		r.Header.Set("Authorization", "Bearer good")
+		r.Header.Set("Content-Type", "application/json")
+		h := resourcetypetest.New(t, resourcetypetest.Stub("Microsoft.Test/things"), resourcetypetest.Stub("Microsoft.Test/things/parts"))
+		w := httptest.NewRecorder()
+		New(Options{
+			Manager: h.Manager, Types: h.Types, Store: h.Store, Timeline: h.Reconciler, Authenticator: tokens{}, Directory: directory{},
+			Metadata: func(*http.Request) Metadata { return Metadata{} },
+		}).ServeHTTP(w, r)
+		if w.Code >= 500 {
+			t.Fatalf("%s %s?%s %q answers %d %s", method, path, query, body, w.Code, w.Body)
+		}
+		if b := w.Body.Bytes(); len(b) > 0 && !json.Valid(b) {
+			t.Fatalf("%s %s answers %d %q", method, path, w.Code, b)
+		}
+		if w.Code >= 400 && method != http.MethodHead && !strings.Contains(w.Body.String(), `"error":{"code":`) {
+			t.Fatalf("%s %s answers %d without an error: %s", method, path, w.Code, w.Body)
+		}
+	})
+}

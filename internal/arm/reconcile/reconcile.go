@@ -13,6 +13,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -77,7 +78,6 @@ type item struct {
 	attempt   int // runs
 	failures  int // runs in a row that ended in an error
 	steps     []resourcestore.Step
-	persisted time.Time // when steps were last written to the store
 }
 
 // New returns a Reconciler that does nothing until Run.
@@ -206,9 +206,12 @@ func (r *Reconciler) handle(ctx context.Context, e resourcestore.Event) error {
 	var doc *resourcestore.Resource
 	if !e.Deleted {
 		d, err := r.o.Store.Get(ctx, e.ID)
-		if err == nil {
+		switch {
+		case err == nil:
 			doc = &d
-		} // gone again already: its own event follows
+		case !errors.Is(err, resourcestore.ErrNotFound): // gone again already: its own event follows
+			return err
+		}
 	}
 	r.mu.Lock()
 	var changed bool

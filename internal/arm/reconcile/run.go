@@ -14,9 +14,6 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 )
 
-// persistEvery bounds how often the steps of a run that goes on are written down.
-const persistEvery = 250 * time.Millisecond
-
 // work is one run: the document and operation it is about.
 type work struct {
 	it         *item
@@ -180,7 +177,7 @@ func (r *Reconciler) put(ctx context.Context, w *work, next resourcestore.Resour
 	return nil
 }
 
-// step records progress.
+// step records progress and writes it down at once: those who watch are woken by the store.
 func (r *Reconciler) step(ctx context.Context, w *work, name string) {
 	op := w.operation()
 	if op == nil {
@@ -194,11 +191,8 @@ func (r *Reconciler) step(ctx context.Context, w *work, name string) {
 		return
 	}
 	it.steps = append(it.steps, resourcestore.Step{Name: name, Start: now})
-	due := now.Sub(it.persisted) >= persistEvery
 	r.mu.Unlock()
-	if due {
-		r.persist(ctx, w)
-	}
+	r.persist(ctx, w)
 }
 
 // persist writes the steps down. They are for people to watch: an error here is no error of the work.
@@ -209,7 +203,6 @@ func (r *Reconciler) persist(ctx context.Context, w *work) {
 	}
 	r.mu.Lock()
 	steps := append([]resourcestore.Step(nil), w.it.steps...)
-	w.it.persisted = time.Now()
 	r.mu.Unlock()
 	if len(steps) == len(op.Steps) {
 		return

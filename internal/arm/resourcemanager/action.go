@@ -1,7 +1,6 @@
 package resourcemanager
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -35,9 +34,8 @@ func (m *Manager) act(ctx context.Context, d resourcetype.Definition, r Request)
 	if err != nil {
 		return Answer{}, err
 	}
-	changed := !bytes.Equal(body, existing.Body)
 	var op *resourcestore.Operation
-	if changed {
+	if body != nil {
 		if op, err = m.storeAction(ctx, d, r, existing, action, body); err != nil {
 			return Answer{}, err
 		}

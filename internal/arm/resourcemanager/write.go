@@ -78,6 +78,9 @@ func (m *Manager) write(ctx context.Context, d resourcetype.Definition, r Reques
 		return a, nil
 	}
 	now, err := m.store.Get(ctx, w.id)
+	if errors.Is(err, resourcestore.ErrNotFound) {
+		return Answer{}, notFound(d, w.id) // deleted again meanwhile
+	}
 	if err != nil {
 		return Answer{}, fmt.Errorf("read back %s: %w", w.id, err)
 	}

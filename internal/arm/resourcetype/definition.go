@@ -222,7 +222,10 @@ func (d Definition) Show(ctx context.Context, r resourcestore.Resource, document
 		return nil, 0, err
 	}
 	delete(m, "cloister")
-	m["id"], m["name"] = r.ID.String(), r.ID.Name()
+	m["id"] = r.ID.String()
+	if name, _ := m["name"].(string); name == "" {
+		m["name"] = r.ID.Name() // some types' Render shows a composed one
+	}
 	if _, ok := m["type"]; !ok {
 		m["type"] = d.DisplayType
 	}
@@ -259,7 +262,19 @@ type Deed struct {
 	Documents  Reader
 }
 
-// Act runs an action. It returns its result and the document with the changes that were made to the model.
+// Act runs an action. It returns its result and the document with the changes that were made to the model,
+// nil when there were none.
 func (d Definition) Act(ctx context.Context, r *Deed) (any, json.RawMessage, error) {
-	return d.model.act(ctx, r)
+	result, body, err := d.model.act(ctx, r)
+	if err != nil || r.Resource.Revision > 0 || body == nil {
+		return result, body, err
+	}
+	// A document that was not stored until now gets its envelope.
+	m, err := object(body)
+	if err != nil {
+		return nil, nil, err
+	}
+	m["id"], m["name"], m["type"] = r.Resource.ID.String(), r.Resource.ID.Name(), d.DisplayType
+	body, err = json.Marshal(m)
+	return result, body, err
 }

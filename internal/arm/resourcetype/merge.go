@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
 	"strings"
+	"unicode"
 )
 
 // object reads a JSON object, keeping numbers as they were written.
@@ -52,13 +54,14 @@ func mergeModel(raw, before, after map[string]any) map[string]any {
 	for k, v := range raw {
 		out[k] = v
 	}
+	spelled := spellings(raw)
 	for k := range before {
 		if _, stays := after[k]; !stays {
-			delete(out, spelling(out, k))
+			delete(out, spelled(k))
 		}
 	}
 	for k, a := range after {
-		as := spelling(out, k)
+		as := spelled(k)
 		r, inRaw := out[as]
 		if as != k {
 			delete(out, as)
@@ -76,7 +79,8 @@ func mergeModel(raw, before, after map[string]any) map[string]any {
 	return out
 }
 
-// spelling is the key of m that encoding/json would take for k.
+// spelling is the key of m that encoding/json would take for k. It looks at all keys where k is not there as it
+// stands: use spellings for more than a few.
 func spelling(m map[string]any, k string) string {
 	if _, ok := m[k]; ok {
 		return k
@@ -87,6 +91,39 @@ func spelling(m map[string]any, k string) string {
 		}
 	}
 	return k
+}
+
+// spellings finds keys as spelling does, for many of them: a body of four megabytes has half a million keys.
+func spellings(m map[string]any) func(k string) string {
+	var folded map[string]string
+	return func(k string) string {
+		if _, ok := m[k]; ok {
+			return k
+		}
+		if folded == nil {
+			folded = make(map[string]string, len(m))
+			for have := range m {
+				folded[fold(have)] = have
+			}
+		}
+		if have, ok := folded[fold(k)]; ok {
+			if _, still := m[have]; still {
+				return have
+			}
+		}
+		return k
+	}
+}
+
+// fold is one spelling for all that strings.EqualFold takes for equal.
+func fold(s string) string {
+	return strings.Map(func(r rune) rune {
+		least := r
+		for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+			least = min(least, f)
+		}
+		return least
+	}, s)
 }
 
 func mergeValue(raw, before, after any) any {
@@ -112,23 +149,34 @@ func mergeValue(raw, before, after any) any {
 	return after
 }
 
+// manyPairs bounds the comparisons of nameless elements with one another. Longer arrays go by position.
+const manyPairs = 1 << 16
+
 // mergeArray pairs the elements of after with those they came from: by name where they have names, else
 // by equality, else by position.
 func mergeArray(raw, before, after []any) []any {
 	out := make([]any, len(after))
 	taken := make([]bool, len(before))
 	from := make([]int, len(after))
+	byName := map[string][]int{}
+	for j, b := range before {
+		if name, named := elementName(b); named {
+			byName[fold(name)] = append(byName[fold(name)], j)
+		}
+	}
 	for i, a := range after {
 		from[i] = -1
-		name, named := elementName(a)
-		for j, b := range before {
-			if taken[j] {
-				continue
+		if name, named := elementName(a); named {
+			if js := byName[fold(name)]; len(js) > 0 {
+				from[i], taken[js[0]] = js[0], true
+				byName[fold(name)] = js[1:]
 			}
-			bn, bnamed := elementName(b)
-			if named && bnamed && strings.EqualFold(name, bn) || !named && reflect.DeepEqual(a, b) {
-				from[i], taken[j] = j, true
-				break
+		} else if len(before)*len(after) <= manyPairs {
+			for j, b := range before {
+				if !taken[j] && reflect.DeepEqual(a, b) {
+					from[i], taken[j] = j, true
+					break
+				}
 			}
 		}
 	}
@@ -160,8 +208,9 @@ func mergePatch(target, patch map[string]any, top bool) map[string]any {
 	for k, v := range target {
 		out[k] = v
 	}
+	spelled := spellings(target)
 	for k, p := range patch {
-		as := spelling(out, k)
+		as := spelled(k)
 		switch p := p.(type) {
 		case nil:
 			delete(out, as)
@@ -194,8 +243,9 @@ func contains(have, want any) bool {
 		if !ok {
 			return have == nil && len(w) == 0
 		}
+		spelled := spellings(h)
 		for k, v := range w {
-			if !contains(h[spelling(h, k)], v) {
+			if !contains(h[spelled(k)], v) {
 				return false
 			}
 		}
@@ -224,16 +274,30 @@ func containsElements(have, want []any) bool {
 	for i, w := range want {
 		h := have[i]
 		if name, ok := elementName(w); ok {
-			h = nil
-			for _, candidate := range have {
-				if n, _ := elementName(candidate); strings.EqualFold(n, name) {
-					h = candidate
+			if n, _ := elementName(h); !strings.EqualFold(n, name) {
+				h = nil
+				for _, candidate := range have {
+					if n, _ := elementName(candidate); strings.EqualFold(n, name) {
+						h = candidate
+						break
+					}
 				}
 			}
+			if h == nil {
+				return false
+			}
+			// Names have been compared, and without regard to case.
+			w, h = nameless(w.(map[string]any)), nameless(h.(map[string]any))
 		}
 		if !contains(h, w) {
 			return false
 		}
 	}
 	return true
+}
+
+func nameless(m map[string]any) map[string]any {
+	out := maps.Clone(m)
+	delete(out, "name")
+	return out
 }

@@ -215,7 +215,7 @@ func (t *typed[M]) act(ctx context.Context, r *Deed) (any, json.RawMessage, erro
 		doc.model = q.Model
 		changed, err := doc.merge()
 		if err != nil || !changed {
-			return result, r.Resource.Body, err
+			return result, nil, err
 		}
 		body, err := json.Marshal(doc.raw)
 		return result, body, err
