@@ -19,7 +19,7 @@ func (j *job) assembleMCR(ctx context.Context, spec mcrSpec) error {
 	if err != nil {
 		return fmt.Errorf("versions.json: mcr.created: %w", err)
 	}
-	l, err := newLayoutWriter(filepath.Join(j.dir, "layout"), created)
+	l, err := newLayoutWriter(filepath.Join(j.dir, "layout"), created, spec.GzipLevel)
 	if err != nil {
 		return err
 	}

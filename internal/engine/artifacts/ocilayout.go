@@ -22,14 +22,15 @@ import (
 type layoutWriter struct {
 	dir       string
 	created   time.Time
+	gzipLevel int
 	manifests []v1.Descriptor
 }
 
-func newLayoutWriter(dir string, created time.Time) (*layoutWriter, error) {
+func newLayoutWriter(dir string, created time.Time, gzipLevel int) (*layoutWriter, error) {
 	if err := os.MkdirAll(filepath.Join(dir, v1.ImageBlobsDir, "sha256"), 0o755); err != nil {
 		return nil, err
 	}
-	return &layoutWriter{dir: dir, created: created}, nil
+	return &layoutWriter{dir: dir, created: created, gzipLevel: gzipLevel}, nil
 }
 
 // blob stores what write writes.
@@ -67,7 +68,7 @@ func (l *layoutWriter) document(mediaType string, v any) (v1.Descriptor, error) 
 func (l *layoutWriter) layer(files fileSet) (v1.Descriptor, digest.Digest, error) {
 	diff := sha256.New()
 	desc, err := l.blob(v1.MediaTypeImageLayerGzip, func(w io.Writer) error {
-		z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+		z, err := gzip.NewWriterLevel(w, l.gzipLevel)
 		if err != nil {
 			return err
 		}

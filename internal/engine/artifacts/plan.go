@@ -65,7 +65,10 @@ type nodeSpec struct {
 
 type mcrSpec struct {
 	common
-	Created   string         `json:"created"`
+	Created string `json:"created"`
+	// GzipLevel is that of all layers. What is pulled on the same machine is unpacked sooner than it would
+	// be decompressed: level 0 saves a second of processor time for each node.
+	GzipLevel int            `json:"gzipLevel"`
 	Images    []imageSpec    `json:"images"`
 	Artifacts []artifactSpec `json:"artifacts"`
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -35,7 +36,7 @@ func Init() error {
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(bootstrap.Config) error{openFiles, ownCgroup, varDirs, identity, trust, services} {
+	for _, step := range []func(bootstrap.Config) error{openFiles, ownCgroup, varDirs, identity, trust, refuseServices, services} {
 		if err := step(config); err != nil {
 			return fmt.Errorf("node init: %w", err)
 		}
@@ -171,6 +172,26 @@ func trust(bootstrap.Config) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(local, "cloister.crt"), ca, 0o644)
+}
+
+// refuseServices refuses connections to Services that nothing translates. On its way out of the node such a
+// packet would be dropped in silence, and the flow would stay untranslated for as long as it is tried: a
+// pod that starts a moment before kube-proxy has its rules would lose thirty seconds.
+func refuseServices(c bootstrap.Config) error {
+	if !c.ServiceCIDR.IsValid() {
+		return nil
+	}
+	rule := fmt.Sprintf("ip daddr %s meta l4proto tcp reject with tcp reset; ip daddr %[1]s reject;", c.ServiceCIDR)
+	// After translation (priority dstnat), so that only what was not translated still has such an address.
+	ruleset := "add table inet cloister-services\ndelete table inet cloister-services\ntable inet cloister-services {\n" +
+		" chain forward { type filter hook forward priority filter; policy accept; " + rule + " }\n" +
+		" chain output { type filter hook output priority filter; policy accept; " + rule + " }\n}\n"
+	cmd := exec.Command("/usr/sbin/nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(ruleset)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("refuse untranslated Services: %w: %s", err, bytes.TrimSpace(out))
+	}
+	return nil
 }
 
 // services writes the service directories. Only the bootstrap starts by itself; it starts the others.

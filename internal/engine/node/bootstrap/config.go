@@ -38,6 +38,10 @@ type Config struct {
 	ClusterCA      string `json:"clusterCA"`     // PEM
 	BootstrapToken string `json:"bootstrapToken"`
 
+	// ServiceCIDR are the addresses of Services. Until kube-proxy translates one, connections to it are refused
+	// rather than lost on their way out.
+	ServiceCIDR netip.Prefix `json:"serviceCIDR"`
+
 	Pods    PodNetwork `json:"pods"`
 	Kubelet Kubelet    `json:"kubelet"`
 	Azure   Azure      `json:"azure"`

@@ -166,6 +166,10 @@ func (t service) nodeConfig(ctx context.Context, r *resourcetype.Reconciliation[
 	if err != nil {
 		return node.Config{}, err
 	}
+	service, err := netip.ParsePrefix(c.Properties.NetworkProfile.ServiceCIDR)
+	if err != nil {
+		return node.Config{}, err
+	}
 	size := vmSizes[p.VMSize]
 	identity := c.Properties.IdentityProfile["kubeletidentity"]
 	vnet, _ := subnet.Parent()
@@ -186,7 +190,8 @@ func (t service) nodeConfig(ctx context.Context, r *resourcetype.Reconciliation[
 			CredentialProviderVersion: t.CredentialProviderVersion,
 			OutboundURL:               outbound,
 			APIServerName:             c.Properties.PrivateFQDN, ClusterCA: ca, BootstrapToken: token,
-			Pods: bootstrap.PodNetwork{Subnet: prefix, First: addresses[1], Last: addresses[len(addresses)-1]},
+			ServiceCIDR: service,
+			Pods:        bootstrap.PodNetwork{Subnet: prefix, First: addresses[1], Last: addresses[len(addresses)-1]},
 			Kubelet: bootstrap.Kubelet{
 				ClusterDNS: dns, MaxPods: p.MaxPods, Labels: own, Taints: p.NodeTaints,
 				ProviderID: fmt.Sprintf("azure:///subscriptions/%s/resourceGroups/%s/providers/Microsoft.Compute/virtualMachineScaleSets/%s/virtualMachines/%s",
