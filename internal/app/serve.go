@@ -127,6 +127,9 @@ func Serve(ctx context.Context, o ServeOptions) error {
 		return err
 	}
 	defer socket.Close()
+	if err := notifyListening(); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	handler := s.handler()
 	serveHTTP(ctx, g, handler, socket)

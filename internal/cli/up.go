@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -82,6 +83,7 @@ func (g *globals) runUp(ctx context.Context) error {
 
 // startService starts `cloister serve` as a daemon and returns when it is ready. One of another version is ended first.
 func (g *globals) startService(ctx context.Context, l layout.Layout, c *client, step *progress.Step) error {
+	unit := systemdUnit(l.Instance)
 	if _, err := c.status(ctx); err == nil {
 		step.Note("replacing the running version")
 		if err := c.do(ctx, http.MethodPost, "/cloister/v1/exit", nil, struct{}{}, nil); err != nil {
@@ -112,24 +114,19 @@ func (g *globals) startService(ctx context.Context, l layout.Layout, c *client, 
 		return err
 	}
 	args := []string{"--data-dir", g.dataDir, "--cache-dir", g.cacheDir, "serve"}
-	var service *exec.Cmd
-	if unit := systemdRun(l.Instance); unit != nil {
-		service = exec.Command(unit[0], append(append(unit[1:], exe), args...)...)
-		service.Stdout, service.Stderr = log, log
-		if out, err := service.CombinedOutput(); err != nil {
-			return fmt.Errorf("systemd-run: %w: %s", err, out)
+	exited := make(chan error, 1)
+	if unit != "" {
+		// systemd tells when the service listens, or that it ended before.
+		if err := startUnit(ctx, unit, l.Log("serve"), append([]string{exe}, args...)); err != nil {
+			return err
 		}
-		service = nil
 	} else {
-		service = exec.Command(exe, args...)
+		service := exec.Command(exe, args...)
 		service.Dir, service.Stdout, service.Stderr = "/", log, log
 		service.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := service.Start(); err != nil {
 			return err
 		}
-	}
-	exited := make(chan error, 1)
-	if service != nil {
 		go func() { exited <- service.Wait() }()
 	}
 	// Ready is told by the status call, which the service answers as soon as its socket is there.
@@ -164,13 +161,44 @@ func (c *client) awaitReady(ctx context.Context) error {
 	return c.do(ctx, http.MethodGet, "/cloister/v1/ready", nil, nil, &s)
 }
 
-// systemdRun is the command that starts a service under systemd, nil where systemd does not run the machine.
-func systemdRun(instance string) []string {
-	if _, err := os.Stat("/run/systemd/system"); err != nil {
+// systemdUnit is the service's unit where systemd runs the machine (sd_booted(3)), else "".
+func systemdUnit(instance string) string {
+	if info, err := os.Lstat("/run/systemd/system"); err != nil || !info.IsDir() {
+		return ""
+	}
+	return "cloister-" + instance + ".service"
+}
+
+// startUnit runs a command as a transient unit and returns when it has told systemd that it listens. One of
+// the same name is ended first: it is another version's, or one that systemd tries to start again and again.
+func startUnit(ctx context.Context, unit, log string, command []string) error {
+	if err := stopUnit(ctx, unit); err != nil {
+		return err
+	}
+	args := []string{"--unit=" + unit, "--collect", "--quiet", "--description=Cloister",
+		"--property=Type=notify", "--property=TimeoutStartSec=infinity", "--property=KillMode=process",
+		"--property=Restart=on-failure", "--property=RestartSec=1", "--property=StartLimitIntervalSec=0",
+		"--property=StandardOutput=append:" + log, "--property=StandardError=append:" + log, "--"}
+	out, err := exec.CommandContext(ctx, "systemd-run", append(args, command...)...).CombinedOutput()
+	if err == nil {
 		return nil
 	}
-	return []string{"systemd-run", "--unit=cloister-" + instance, "--collect", "--quiet",
-		"--property=KillMode=process", "--property=Restart=on-failure", "--property=RestartSec=1"}
+	// Else systemd would go on trying what was said to have failed.
+	return errors.Join(fmt.Errorf("it ended: %s (systemd-run: %w: %s)", lastLine(log), err, strings.TrimSpace(string(out))),
+		stopUnit(context.WithoutCancel(ctx), unit))
+}
+
+// stopUnit ends a unit; that there is none is no error.
+func stopUnit(ctx context.Context, unit string) error {
+	out, err := exec.CommandContext(ctx, "systemctl", "stop", unit).CombinedOutput()
+	var status *exec.ExitError
+	if errors.As(err, &status) && status.ExitCode() == 5 { // not loaded (systemctl(1), "Exit status")
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("systemctl stop %s: %w: %s", unit, err, strings.TrimSpace(string(out)))
+	}
+	return nil
 }
 
 func (g *globals) down() *cobra.Command {
