@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/cloister-dev/cloister/internal/arm/frontdoor"
@@ -119,28 +121,35 @@ func (s *Service) timeline(ctx context.Context, id resourceid.ID) (adminapi.Time
 			return t, err
 		}
 	}
+	slices.SortFunc(t.Steps, func(a, b adminapi.TimelineStep) int { return a.Start.Compare(b.Start) })
 	return t, nil
 }
 
-// addSteps adds an operation's steps, each ending where the next begins. The same step named again by a
-// later run goes on.
+// addSteps adds an operation's steps, each ending where the next begins. A reconcile runs again whenever
+// something it waits for has changed, and passes through its first steps quickly then: of the steps of
+// one name the longest tells where the time went.
 func (s *Service) addSteps(ctx context.Context, t *adminapi.Timeline, o resourcestore.Operation) error {
 	steps, err := s.reconciler.Steps(ctx, o.ID)
 	if err != nil {
 		return err
 	}
+	end := o.End
+	if end.IsZero() {
+		end = time.Now()
+	}
+	longest := map[string]adminapi.TimelineStep{}
 	for i, step := range steps {
-		entry := adminapi.TimelineStep{Name: step.Name, Start: step.Start}
+		stop := end
 		if i+1 < len(steps) {
-			entry.End = &steps[i+1].Start
-		} else if !o.End.IsZero() {
-			entry.End = &o.End
+			stop = steps[i+1].Start
 		}
-		if n := len(t.Steps); i > 0 && n > 0 && t.Steps[n-1].Name == entry.Name {
-			t.Steps[n-1].End = entry.End
-			continue
+		known, ok := longest[step.Name]
+		if !ok || stop.Sub(step.Start) > known.End.Sub(known.Start) {
+			longest[step.Name] = adminapi.TimelineStep{Name: step.Name, Start: step.Start, End: &stop}
 		}
-		t.Steps = append(t.Steps, entry)
+	}
+	for _, step := range longest {
+		t.Steps = append(t.Steps, step)
 	}
 	return nil
 }
@@ -162,7 +171,7 @@ func (s *Service) addNodeEvents(ctx context.Context, t *adminapi.Timeline, pool 
 		}
 		for _, e := range events {
 			end := e.End
-			t.Steps = append(t.Steps, adminapi.TimelineStep{Name: m.Name + " " + e.Step, Start: e.Start, End: &end})
+			t.Steps = append(t.Steps, adminapi.TimelineStep{Name: "  " + m.Name + " " + strings.TrimPrefix(e.Step, "AKS.CSE."), Start: e.Start, End: &end})
 		}
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -24,55 +25,88 @@ const (
 	ProcessPublic   = "public"
 )
 
-// installBinary copies the running program into the data directory, under the hash of its content: what
-// runs from there is not changed by a build or an upgrade, and the copies that run differ only when the
-// program does.
-func installBinary(l layout.Layout) (string, error) {
+// programs are the copies of the running program that containers run.
+type programs struct {
+	// versioned is named by its content: what runs it is replaced when the program is another.
+	versioned string
+	// stable keeps its name: what runs it goes on with the program it was started with, and takes the new
+	// one at its next start. Nodes do not notice an upgrade.
+	stable string
+}
+
+// installPrograms copies the running program into the data directory, where no build changes it.
+func installPrograms(l layout.Layout) (programs, error) {
 	exe, err := os.Executable()
 	if err != nil {
-		return "", err
+		return programs{}, err
 	}
 	in, err := os.Open(exe)
 	if err != nil {
-		return "", err
+		return programs{}, err
 	}
 	defer in.Close()
 	h := sha256.New()
 	if _, err := io.Copy(h, in); err != nil {
-		return "", err
+		return programs{}, err
 	}
-	dir := filepath.Join(l.DataDir, "bin", hex.EncodeToString(h.Sum(nil))[:16])
-	path := filepath.Join(dir, "cloister")
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
+	dir := filepath.Join(l.DataDir, "bin")
+	p := programs{
+		versioned: filepath.Join(dir, hex.EncodeToString(h.Sum(nil))[:16], "cloister"),
+		stable:    filepath.Join(dir, "cloister"),
 	}
-	if _, err := in.Seek(0, io.SeekStart); err != nil {
-		return "", err
+	if _, err := os.Stat(p.versioned); err == nil {
+		if same, err := sameFile(p.versioned, p.stable); err != nil || same {
+			return p, err
+		}
+	} else if err := copyProgram(in, p.versioned); err != nil {
+		return programs{}, err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
+	// A new name for the same file: running nodes keep the file they have bound.
+	tmp := p.stable + ".new"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return programs{}, err
 	}
-	tmp, err := os.CreateTemp(dir, ".cloister.*")
+	if err := os.Link(p.versioned, tmp); err != nil {
+		return programs{}, err
+	}
+	return p, os.Rename(tmp, p.stable)
+}
+
+func sameFile(a, b string) (bool, error) {
+	x, err := os.Stat(a)
 	if err != nil {
-		return "", err
+		return false, err
+	}
+	y, err := os.Stat(b)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(x, y), err
+}
+
+func copyProgram(in *os.File, path string) error {
+	if _, err := in.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".cloister.*")
+	if err != nil {
+		return err
 	}
 	defer os.Remove(tmp.Name())
-	if _, err := io.Copy(tmp, in); err != nil {
-		tmp.Close()
-		return "", err
+	_, err = io.Copy(tmp, in)
+	if err == nil {
+		err = tmp.Chmod(0o755)
 	}
-	if err := tmp.Chmod(0o755); err != nil {
-		tmp.Close()
-		return "", err
+	if err == nil {
+		err = tmp.Sync()
 	}
-	if err := tmp.Sync(); err != nil {
-		tmp.Close()
-		return "", err
+	if err := errors.Join(err, tmp.Close()); err != nil {
+		return err
 	}
-	if err := tmp.Close(); err != nil {
-		return "", err
-	}
-	return path, os.Rename(tmp.Name(), path)
+	return os.Rename(tmp.Name(), path)
 }
 
 // bind shows a host path inside a container at the same path.

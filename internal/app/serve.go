@@ -55,7 +55,7 @@ type Service struct {
 	instance   Instance
 	layout     layout.Layout
 	set        artifacts.Set
-	binary     string
+	programs   programs
 	root       *pki.Authority
 	keys       *identity.Keys
 	issuer     *identity.Issuer
@@ -100,13 +100,33 @@ func lockData(dataDir string) (*os.File, error) {
 	return f, nil
 }
 
+// handOver is how long a new service waits for the one that it replaces to end.
+const handOver = 10 * time.Second
+
+// awaitLock is lockData, but gives a service that is just ending the time to do so.
+func awaitLock(ctx context.Context, dataDir string) (*os.File, error) {
+	ctx, cancel := context.WithTimeout(ctx, handOver)
+	defer cancel()
+	for {
+		f, err := lockData(dataDir)
+		if !errors.Is(err, errLocked) {
+			return f, err
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
 // Serve runs the service until ctx ends or it is asked to exit. Clusters run on without it.
 func Serve(ctx context.Context, o ServeOptions) error {
 	in, err := LoadInstance(o.DataDir)
 	if err != nil {
 		return fmt.Errorf("there is no installation to serve: %w", err)
 	}
-	lock, err := lockData(o.DataDir)
+	lock, err := awaitLock(ctx, o.DataDir)
 	if err != nil {
 		return err
 	}
@@ -162,7 +182,7 @@ func (s *Service) open() (err error) {
 	if err := shareNamespaces(l); err != nil {
 		return err
 	}
-	if s.binary, err = installBinary(l); err != nil {
+	if s.programs, err = installPrograms(l); err != nil {
 		return fmt.Errorf("install the program: %w", err)
 	}
 	if s.root, err = pki.OpenAuthority(l.PKI(), "root", "Cloister root "+s.instance.ID); err != nil {
@@ -181,10 +201,10 @@ func (s *Service) open() (err error) {
 	s.access = newAccess(s.store)
 	s.fabric = fabric.New(l)
 	s.daemon = containerd.New(l, s.set.Bin)
-	if s.containers, err = containerrun.New(s.daemon.RunOptions(s.binary, "hook", "cgroup")); err != nil {
+	if s.containers, err = containerrun.New(s.daemon.RunOptions(s.programs.stable, "hook", "cgroup")); err != nil {
 		return err
 	}
-	if s.nodes, err = node.New(node.Options{Layout: l, Containers: s.containers, Executable: s.binary, CgroupV2: node.HostHasCgroupV2()}); err != nil {
+	if s.nodes, err = node.New(node.Options{Layout: l, Containers: s.containers, Executable: s.programs.stable, CgroupV2: node.HostHasCgroupV2()}); err != nil {
 		return err
 	}
 	s.results = newProvisionResults(s.nodes)
@@ -231,7 +251,7 @@ func (s *Service) start(ctx context.Context, g *errgroup.Group, handler http.Han
 	if err := s.daemon.Start(ctx); err != nil {
 		return err
 	}
-	if err := startProcesses(ctx, s.layout, s.containers, processes(s.layout, s.binary, s.set.MCR)); err != nil {
+	if err := startProcesses(ctx, s.layout, s.containers, processes(s.layout, s.programs.versioned, s.set.MCR)); err != nil {
 		return err
 	}
 	g.Go(func() error { return s.results.run(ctx) })

@@ -77,7 +77,7 @@ type escape struct{ name, command string }
 // Internet, and answer there: a way out would succeed.
 var escapes = []escape{
 	{"TCP to mcr.microsoft.com's address", "nc -w 2 198.18.0.10 443 </dev/null"},
-	{"HTTPS to management.azure.com by name", "wget -q -T 2 -O /dev/null https://management.azure.com/"},
+	{"HTTPS to management.azure.com by name", "curl -s -k -m 2 -o /dev/null https://management.azure.com/"},
 	{"UDP, a DNS query to a public resolver", "nslookup -timeout=2 mcr.microsoft.com 198.18.0.53"},
 	{"ICMP echo", "ping -c 1 -W 2 198.18.0.10"},
 	{"IPv6", "ping -6 -c 1 -W 2 2001:db8::10"},
@@ -175,7 +175,7 @@ func (d *demonstration) deploy(ctx context.Context) error {
 	if err := kubectl("", "wait", "--for=condition=Ready", "pod/client", "pod/client-on-node", "--timeout=60s"); err != nil {
 		return err
 	}
-	return kubectl("", "exec", "client", "--", "wget", "-q", "-T", "5", "-O", "-", "http://web/")
+	return kubectl("", "exec", "client", "--", "curl", "-s", "-m", "5", "http://web/")
 }
 
 // prove tries every escape from every pod, and then asks the other side what arrived.
