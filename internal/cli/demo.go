@@ -175,7 +175,7 @@ func (d *demonstration) deploy(ctx context.Context) error {
 	if err := kubectl("", "wait", "--for=condition=Ready", "pod/client", "pod/client-on-node", "--timeout=60s"); err != nil {
 		return err
 	}
-	return kubectl("", "exec", "client", "--", "curl", "-s", "-m", "5", "http://web/")
+	return kubectl("", "exec", "client", "--", "curl", "-s", "--retry", "10", "--retry-connrefused", "--retry-delay", "1", "http://web/")
 }
 
 // prove tries every escape from every pod, and then asks the other side what arrived.
