@@ -5,16 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 
 	"github.com/cloister-dev/cloister/internal/app/projection"
 	"github.com/cloister-dev/cloister/internal/engine/controlplane"
+	"github.com/cloister-dev/cloister/internal/lib/atomicfile"
+	"github.com/cloister-dev/cloister/internal/lib/layout"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/managedclusters"
 )
 
 // clusters is what the providers of Microsoft.ContainerService need of the control plane engine.
 type clusters struct {
+	layout layout.Layout
 	engine *controlplane.Engine
 	// leaf is the service-side address of a cluster's API server.
 	leaf func(name string) (netip.Addr, bool)
@@ -26,10 +30,17 @@ func (c *clusters) Start(ctx context.Context, m managedclusters.Cluster) error {
 	if !ok {
 		return fmt.Errorf("the API server of cluster %s has no private endpoint yet", m.ID)
 	}
-	return c.engine.Start(ctx, controlplane.Config{
+	if err := c.engine.Start(ctx, controlplane.Config{
 		ID: m.ID, ServiceAddress: service, EndpointAddress: m.EndpointAddress, FQDN: m.FQDN, PrivateFQDN: m.PrivateFQDN,
 		ServiceCIDR: m.ServiceCIDR, DNSServiceIP: m.DNSServiceIP, PodCIDRs: m.PodCIDRs, Nodes: m.Nodes,
-	})
+	}); err != nil {
+		return err
+	}
+	approver, err := os.ReadFile(c.engine.ApproverKubeconfig(m.ID))
+	if err != nil {
+		return fmt.Errorf("the approver's kubeconfig: %w", err)
+	}
+	return atomicfile.Write(c.layout.Approver(m.ID), approver, 0o600)
 }
 
 // Ready implements managedclusters.ControlPlane.
@@ -39,6 +50,9 @@ func (c *clusters) Ready(ctx context.Context, id string) error {
 
 // Remove implements managedclusters.ControlPlane.
 func (c *clusters) Remove(ctx context.Context, id string) error {
+	if err := os.Remove(c.layout.Approver(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	return c.engine.Remove(ctx, id)
 }
 

@@ -133,7 +133,7 @@ func processes(l layout.Layout, binary, mcr string) []containerrun.Spec {
 			ID: ProcessServices, Env: env, NetNS: l.NetNS(projection.LeafServices), ReadonlyRootfs: true,
 			Args: []string{"/cloister", "vnetservices", "--config", l.State(ProcessServices)},
 			Mounts: []specs.Mount{program, bind(state, "ro"), bind(namespaces, "ro", "rslave"), bind(l.Identity()),
-				bind(filepath.Dir(l.Tunnel("x"))), bind(filepath.Dir(l.Cluster("x")), "ro")},
+				bind(filepath.Dir(l.Tunnel("x"))), bind(filepath.Dir(l.Approver("x")), "ro")},
 			Capabilities: enter, NoNewPrivileges: true, Log: l.Log(ProcessServices), Restart: true,
 		},
 		{
@@ -148,7 +148,7 @@ func processes(l layout.Layout, binary, mcr string) []containerrun.Spec {
 // startProcesses makes the directories that the processes see, and starts them.
 func startProcesses(ctx context.Context, l layout.Layout, containers *containerrun.Client, specs []containerrun.Spec) error {
 	for _, dir := range []string{
-		filepath.Dir(l.State("x")), l.Registry(), l.Identity(), filepath.Dir(l.Tunnel("x")), filepath.Dir(l.Cluster("x")), filepath.Dir(l.Log("x")),
+		filepath.Dir(l.State("x")), l.Registry(), l.Identity(), filepath.Dir(l.Tunnel("x")), filepath.Dir(l.Approver("x")), filepath.Dir(l.Log("x")),
 	} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err

@@ -209,7 +209,7 @@ func (s *Service) open() (err error) {
 	}
 	s.results = newProvisionResults(s.nodes)
 	s.planes = controlplane.New(l, s.set.Bin, s.containers)
-	s.clusters = &clusters{engine: s.planes, leaf: func(name string) (netip.Addr, bool) { return s.world.LeafAddress(name) }}
+	s.clusters = &clusters{layout: l, engine: s.planes, leaf: func(name string) (netip.Addr, bool) { return s.world.LeafAddress(name) }}
 	s.world = &World{layout: l, store: s.store, fabric: s.fabric, input: s.projectionInput, log: s.Log, public: s.publicConfig, sessions: map[string]projection.Session{}}
 	s.registrations = resourceproviders.New(s.store)
 	s.types = resourcetype.NewTypes(s.resourceTypes()...)

@@ -96,6 +96,7 @@ func (g *globals) demo() *cobra.Command {
 type demonstration struct {
 	g   *globals
 	exe string
+	as  string // what the user typed to run this program
 	tty bool
 }
 
@@ -104,7 +105,7 @@ func (g *globals) runDemo(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d := &demonstration{g: g, exe: exe, tty: term.IsTerminal(int(os.Stdout.Fd()))}
+	d := &demonstration{g: g, exe: exe, as: os.Args[0], tty: term.IsTerminal(int(os.Stdout.Fd()))}
 	started := time.Now()
 
 	d.title("1. Start Cloister")
@@ -125,14 +126,14 @@ func (g *globals) runDemo(ctx context.Context) error {
 	}
 	fmt.Printf("\n%s in %s. What to type next:\n\n", d.bold("Done"), progress.Duration(time.Since(started)))
 	for _, next := range [][2]string{
-		{"cloister shell --cluster demo/demo -- kubectl get pods -A", "the cluster, from a jump box in its VNet"},
-		{"cloister az aks show -g demo -n demo -o table", "what Azure Resource Manager says of it"},
-		{"cloister az resource list -o table", "everything that AKS made for it"},
-		{"cloister timeline demo/demo", "where the seconds went"},
-		{"cloister status", "what runs here"},
-		{"cloister down --purge", "remove it all"},
+		{"shell --cluster demo/demo -- kubectl get pods -A", "the cluster, from a jump box in its VNet"},
+		{"az aks show -g demo -n demo -o table", "what Azure Resource Manager says of it"},
+		{"az resource list -o table", "everything that AKS made for it"},
+		{"timeline demo/demo", "where the seconds went"},
+		{"status", "what runs here"},
+		{"down --purge", "remove it all"},
 	} {
-		fmt.Printf("  %-60s # %s\n", next[0], next[1])
+		fmt.Printf("  %-64s # %s\n", d.as+" "+next[0], next[1])
 	}
 	return nil
 }
@@ -251,7 +252,7 @@ func (d *demonstration) run(ctx context.Context, stdin string, args ...string) e
 			shown[i] = "'" + a + "'"
 		}
 	}
-	fmt.Println("\n" + d.paint("$", "36") + " " + d.bold("cloister "+strings.Join(shown, " ")))
+	fmt.Println("\n" + d.paint("$", "36") + " " + d.bold(d.as+" "+strings.Join(shown, " ")))
 	cmd := d.command(ctx, args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if stdin != "" {

@@ -118,7 +118,7 @@ func (b *builder) clusters() error {
 		c := vnetservices.Cluster{
 			ID: id, TunnelSocket: filepath.Join(b.in.Layout.Tunnel(id), "tunnel.sock"),
 			ControlPlaneNetNS: b.in.Layout.NetNS(leaf), Server: "127.0.0.1:443",
-			Kubeconfig: filepath.Join(b.in.Layout.Cluster(id), "clients", "approver.conf"),
+			Kubeconfig: b.in.Layout.Approver(id),
 		}
 		for nic, own := range b.machines {
 			if !own.cluster.ID.Equal(r.ID) {

@@ -52,6 +52,10 @@ func (l Layout) Log(name string) string { return filepath.Join(l.DataDir, "log",
 // Cluster is the directory of a cluster's control plane.
 func (l Layout) Cluster(id string) string { return filepath.Join(l.DataDir, "clusters", id) }
 
+// Approver is the kubeconfig with which the approver of a cluster's kubelet certificates is known to its API
+// server. It is apart from the cluster's keys, which the process that approves need not see.
+func (l Layout) Approver(id string) string { return filepath.Join(l.DataDir, "approver", id+".conf") }
+
 // Node is the directory of a node's disk and provisioning state.
 func (l Layout) Node(id string) string { return filepath.Join(l.DataDir, "nodes", id) }
 
