@@ -93,6 +93,9 @@ func (d *Daemon) config() []byte {
 	fmt.Fprintf(&b, "\n[ttrpc]\n  address = %s\n", q(d.l.ContainerdSocket()+".ttrpc"))
 	fmt.Fprintf(&b, "\n[debug]\n  level = \"warn\"\n")
 	fmt.Fprintf(&b, "\n[plugins.'io.containerd.monitor.container.v1.restart']\n  interval = \"1s\"\n")
+	// A shim that a busy machine keeps from answering for two seconds would have its healthy container
+	// restarted by the monitor; one that does not for five, after a restart of containerd, would have it removed.
+	fmt.Fprintf(&b, "\n[timeouts]\n  \"io.containerd.timeout.task.state\" = \"1m\"\n  \"io.containerd.timeout.shim.load\" = \"1m\"\n")
 	// The restart monitor's client needs the transfer plugin, and that a snapshotter; native is the one
 	// that loads on every file system.
 	fmt.Fprintf(&b, "\n[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\n  platform = %s\n  snapshotter = \"native\"\n", q("linux/"+runtime.GOARCH))

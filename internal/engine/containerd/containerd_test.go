@@ -150,6 +150,42 @@ func TestStartFindsHealsStops(t *testing.T) {
 	}
 }
 
+// On a machine that is short of time a shim may not answer for seconds. Its container is healthy all the
+// same: neither the restart monitor nor a restart of containerd may end it.
+func TestStalledShimKeepsItsContainer(t *testing.T) {
+	_, d := newDaemon(t)
+	start(t, d)
+	c, before := run(t, d)
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", before.PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shim int
+	if _, err := fmt.Sscanf(string(stat[strings.LastIndexByte(string(stat), ')')+2:]), "S %d", &shim); err != nil || shim < 2 {
+		t.Fatalf("no shim above process %d: %v, %s", before.PID, err, stat)
+	}
+	stall := func(d time.Duration) {
+		if err := unix.Kill(shim, unix.SIGSTOP); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(d)
+		if err := unix.Kill(shim, unix.SIGCONT); err != nil {
+			t.Error(err)
+		}
+	}
+	stall(4 * time.Second) // the monitor asks each second, and gave up after two
+	if err := unix.Kill(pid(t, d), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(100*time.Millisecond, func() { stall(7 * time.Second) }) // loading gave up after five
+	start(t, d)
+	time.Sleep(3 * time.Second) // time for the monitor to do wrong
+	after, err := c.Status(t.Context(), "same")
+	if err != nil || after.PID != before.PID {
+		t.Errorf("the container was process %d, and is %d (%v)", before.PID, after.PID, err)
+	}
+}
+
 func TestStartSaysWhyItFails(t *testing.T) {
 	l, d := newDaemon(t)
 	// A directory where containerd wants to write its database.
