@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -150,7 +151,9 @@ func TestDirect(t *testing.T) {
 // TestExitCodes makes each failure by its cause.
 func TestExitCodes(t *testing.T) {
 	t.Parallel()
-	ip := func(c *bootstrap.Config) { c.APIServerName = "10.224.0.9" }
+	// A server that refuses is waited for, unless the waits are a given part of Azure's.
+	certain := func(c *bootstrap.Config) { c.RetryScale = 1.0 / 500 }
+	ip := func(c *bootstrap.Config) { c.APIServerName = "10.224.0.9"; certain(c) }
 	direct := func(c *bootstrap.Config) { c.RegistryServer = "" }
 	otherCA := newWorld(t).ca
 	for _, tc := range []struct {
@@ -180,7 +183,7 @@ func TestExitCodes(t *testing.T) {
 			delete(w.hosts, apiName)
 			w.write("/etc/resolv.conf", "nameserver 10.9.0.4\n")
 		}},
-		{name: "API server refuses", code: 51, cause: func(w *world) { w.hosts[apiName] = refused }, says: "Connection refused"},
+		{name: "API server refuses", code: 51, cause: func(w *world) { w.hosts[apiName] = refused }, set: certain, says: "Connection refused"},
 		{name: "API server's packets dropped", code: 51, cause: func(w *world) { w.hosts[apiName] = blackhole }, says: "Connection timed out"},
 		{name: "API server with another certificate", code: 51, cause: func(*world) {}, set: func(c *bootstrap.Config) { c.ClusterCA = otherCA }, says: "TLS handshake failed"},
 		{name: "API server by address refuses", code: 51, cause: func(w *world) { w.hosts["10.224.0.9"] = refused }, set: ip},
@@ -249,6 +252,24 @@ func TestMending(t *testing.T) {
 				t.Errorf("the node was provisioned only after %s", took)
 			}
 		})
+	}
+}
+
+// TestSlowControlPlane has a node that is quicker than its API server by more than a network would be given.
+func TestSlowControlPlane(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	address := w.hosts[apiName]
+	mute, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	w.hosts[apiName] = refused                                                                         // no process listens yet
+	time.AfterFunc(9*time.Second, func() { w.do(func() { w.hosts[apiName] = mute.Addr().String() }) }) // it listens, but is busy
+	time.AfterFunc(13*time.Second, func() { w.do(func() { w.hosts[apiName] = address }) })
+	if code, err := bootstrap.Run(t.Context(), w.config(), w.environment()); code != bootstrap.Success {
+		t.Fatalf("exit code %d: %v", code, err)
 	}
 }
 

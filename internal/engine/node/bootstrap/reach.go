@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -100,6 +101,9 @@ func (r *runner) connectAPIServer(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, r.connectTimeout(p))
 			defer cancel()
 			conn, err := r.env.Dial(ctx, "tcp", net.JoinHostPort(name, "443"))
+			if errors.Is(err, unix.ECONNREFUSED) {
+				return &starting{err}
+			}
 			if err != nil {
 				return err
 			}
@@ -123,12 +127,23 @@ func (r *runner) connectAPIServer(ctx context.Context) error {
 		defer cancel()
 		transport := r.transport(p)
 		transport.TLSClientConfig = tlsConfig(roots)
+		var reached atomic.Bool
+		dial := transport.DialContext
+		transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			reached.Store(err == nil || errors.Is(err, unix.ECONNREFUSED))
+			return conn, err
+		}
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+name+":443/", nil)
 		if err != nil {
 			return &permanent{err}
 		}
 		_, _, err = do(transport, req) // 401 and 403 are answers, too
-		return diagnose(err)
+		_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+		if err = diagnose(err); err != nil && reached.Load() && !untrusted {
+			return &starting{err}
+		}
+		return err
 	})
 	if err != nil {
 		return fail(APIServerConnection, "%w", err)

@@ -23,7 +23,17 @@ const (
 	maxBudget = 8 * time.Second
 	// scaledTimeout bounds one unanswered connection attempt. A SYN is sent again after a second.
 	scaledTimeout = 2 * time.Second
+	// startBudget is for a server that was reached and does not answer yet. AKS makes the control plane first and
+	// then the nodes; here they start together, and a slow or busy machine may take minutes over an API server. That
+	// is nothing the node's network could be blamed for. It holds for the default scale only.
+	startBudget = 5 * time.Minute
 )
+
+// starting is the failure of a try whose packets came through to a server that does not answer yet.
+type starting struct{ err error }
+
+func (s *starting) Error() string { return s.err.Error() }
+func (s *starting) Unwrap() error { return s.err }
 
 // permanent ends a retry loop at once.
 type permanent struct{ err error }
@@ -69,7 +79,11 @@ func (r *runner) retry(ctx context.Context, p policy, what string, fn func(conte
 			said = err.Error()
 			r.logf("%s: try %d failed: %v", what, try, err)
 		}
-		if azure && try >= p.tries || !azure && time.Since(start)+sleep >= budget {
+		limit := budget
+		if _, ok := errors.AsType[*starting](err); ok && r.config.RetryScale == 0 {
+			limit = startBudget
+		}
+		if azure && try >= p.tries || !azure && time.Since(start)+sleep >= limit {
 			return fmt.Errorf("%s: gave up after %d tries in %s: %w", what, try, time.Since(start).Round(time.Millisecond), err)
 		}
 		select {
