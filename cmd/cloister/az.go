@@ -2,14 +2,19 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/cloister-dev/cloister/internal/azcli"
 	"github.com/cloister-dev/cloister/internal/cli"
 	"github.com/cloister-dev/cloister/internal/cli/progress"
 )
+
+// errFailed ends the line of a step; what went wrong is said as the command's error.
+var errFailed = errors.New("failed")
 
 // azCommand is `cloister az`, over the installation's socket.
 func azCommand(g cli.Globals) *cobra.Command {
@@ -26,7 +31,7 @@ func azCommand(g cli.Globals) *cobra.Command {
 				step := printer.Start(what, 0)
 				return func(note string) { step.Note("%s", note) }, func(err error) {
 					if err != nil {
-						step.Fail(err)
+						step.Fail(errFailed)
 						return
 					}
 					step.Done("")
@@ -34,5 +39,9 @@ func azCommand(g cli.Globals) *cobra.Command {
 			},
 		}, nil
 	}
-	return azcli.New(connect, g.Stdout(), g.Stderr())
+	return azcli.New(azcli.Options{
+		Connect: connect, In: os.Stdin, Out: g.Stdout(), Err: g.Stderr(),
+		Terminal: term.IsTerminal(int(os.Stdin.Fd())),
+		Exit:     func(status int) error { return cli.ExitStatus(status) },
+	})
 }

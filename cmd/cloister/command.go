@@ -24,7 +24,7 @@ import (
 var version = "dev"
 
 func command() *cobra.Command {
-	return cli.New(cli.Deps{
+	root := cli.New(cli.Deps{
 		Version:  version,
 		Program:  program(),
 		Prepare:  app.Prepare,
@@ -34,6 +34,9 @@ func command() *cobra.Command {
 			return append([]*cobra.Command{azCommand(g), artifactsCommand(g)}, processCommands(g)...)
 		},
 	})
+	// The arguments after `az` are az's own: flags before it must be read on the way.
+	root.TraverseChildren = true
+	return root
 }
 
 // program is the Go build ID of this program: another one for every change of its code.

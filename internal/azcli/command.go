@@ -2,59 +2,84 @@ package azcli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"slices"
+	"net/http"
+	"path"
 	"strings"
-
-	"github.com/spf13/cobra"
 
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 )
 
-// arg is one argument of a command.
-type arg struct {
-	name     string // resource-group
-	short    string // g
-	help     string
-	required bool
-	def      string // default, shown in the help
-	flag     bool   // takes no value, or true/false
-	many     bool   // takes one or more values, separated by spaces
-	choices  []string
-	also     []string // further spellings, with their dashes
+// command is one command of az. It has run, or target and on: what it works on, and what it does with each.
+type command struct {
+	path    string // "aks nodepool list"
+	help    string
+	example string // arguments that it may be given
+	args    []arg
+	run     func(c *call) (any, error)
+	target  func(c *call) resourceid.ID
+	on      func(c *call, id resourceid.ID) (any, error)
+	confirm string // the question to ask unless --yes is said
+	waits   bool   // waits for a long-running operation, unless --no-wait is said
+	raw     bool   // the answer is shown as it is, not flattened
+	table   columns
 }
 
 // call is one run of a command.
 type call struct {
-	ctx    context.Context
-	c      *Connection
-	values map[string][]string
-	out    io.Writer
-	raw    bool // show the answer as it is
+	arguments
+	ctx context.Context
+	c   *Connection
+	out io.Writer
+	err io.Writer
 }
 
-func (c *call) get(name string) string {
-	if v := c.values[name]; len(v) > 0 {
-		return v[0]
+// execute runs the command; with several --ids, once for each.
+func (cmd command) execute(c *call) (any, error) {
+	if cmd.run != nil {
+		return cmd.run(c)
 	}
-	return ""
+	if !c.has("ids") {
+		return cmd.on(c, cmd.target(c))
+	}
+	var all []any
+	for _, s := range c.all("ids") {
+		id, err := resourceid.Parse(s)
+		if err != nil {
+			return nil, fmt.Errorf("argument --ids: %w", err)
+		}
+		one, err := cmd.on(c, id)
+		if err != nil {
+			return nil, err
+		}
+		if one != nil {
+			all = append(all, one)
+		}
+	}
+	switch len(all) {
+	case 0:
+		return nil, nil
+	case 1:
+		return all[0], nil
+	}
+	return all, nil
 }
-
-func (c *call) all(name string) []string { return c.values[name] }
-func (c *call) has(name string) bool     { return len(c.values[name]) > 0 }
-func (c *call) is(name string) bool      { return strings.EqualFold(c.get(name), "true") }
 
 // group is the resource group of --resource-group.
 func (c *call) group() resourceid.ID { return c.c.group(c.get("resource-group")) }
 
+// groupPath is a resource group's ID as az spells it on the wire.
+func (c *call) groupPath(name string) string {
+	return "/subscriptions/" + c.c.Subscription + "/resourcegroups/" + name
+}
+
 // location is --location, or the resource group's.
 func (c *call) location() (string, error) {
-	if l := c.get("location"); l != "" {
-		return strings.ToLower(strings.ReplaceAll(l, " ", "")), nil
+	if c.has("location") {
+		return c.c.location(c.ctx, c.get("location"))
 	}
-	doc, err := c.c.get(c.ctx, c.group(), resourcesAPI)
+	doc, err := c.readGroup()
 	if err != nil {
 		return "", err
 	}
@@ -62,245 +87,141 @@ func (c *call) location() (string, error) {
 	return l, nil
 }
 
+// readGroup reads the resource group, which must be there.
+func (c *call) readGroup() (map[string]any, error) {
+	return c.c.getPath(c.ctx, c.groupPath(c.get("resource-group")), resourcesAPI)
+}
+
 // tags reads --tags key=value …
 func (c *call) tags() map[string]string {
 	if !c.has("tags") {
 		return nil
 	}
+	return pairs(c.all("tags"))
+}
+
+// pairs reads key=value …
+func pairs(words []string) map[string]string {
 	out := map[string]string{}
-	for _, t := range c.all("tags") {
-		k, v, _ := strings.Cut(t, "=")
-		if k != "" {
+	for _, w := range words {
+		if k, v, _ := strings.Cut(w, "="); k != "" {
 			out[k] = v
 		}
 	}
 	return out
 }
 
-// command is one command of az.
-type command struct {
-	path string // "aks nodepool list"
-	help string
-	args []arg
-	run  func(c *call) (any, error)
+// write puts a resource and waits for it unless told not to.
+func (c *call) write(id resourceid.ID, apiVersion string, body any) (any, error) {
+	return c.c.long(c.ctx, http.MethodPut, id, id.String(), apiVersion, body, c.is("no-wait"))
+}
+
+// remove deletes a resource and waits until it is gone unless told not to.
+func (c *call) remove(id resourceid.ID, apiVersion string) (any, error) {
+	_, err := c.c.long(c.ctx, http.MethodDelete, id, id.String(), apiVersion, nil, c.is("no-wait"))
+	return nil, err
+}
+
+// read gets one resource.
+func (c *call) read(id resourceid.ID, apiVersion string) (any, error) {
+	return c.c.get(c.ctx, id, apiVersion)
 }
 
 // Arguments that many commands share.
 var (
-	argGroup    = arg{name: "resource-group", short: "g", help: "Name of resource group.", required: true}
-	argName     = arg{name: "name", short: "n", help: "Name of the resource.", required: true}
-	argLocation = arg{name: "location", short: "l", help: "Location; that of the resource group by default."}
-	argTags     = arg{name: "tags", help: "Space-separated tags: key[=value] [key[=value] ...].", many: true}
-	argNoWait   = arg{name: "no-wait", help: "Do not wait for the long-running operation to finish.", flag: true}
-	argYes      = arg{name: "yes", short: "y", help: "Do not prompt for confirmation.", flag: true}
+	argGroup    = arg{name: "resource-group", short: "g", help: "Name of resource group.", required: true, part: true}
+	argName     = arg{name: "name", short: "n", help: "Name of the resource.", required: true, part: true}
+	argLocation = arg{name: "location", short: "l", help: "Location. The resource group's when not given."}
+	argTags     = arg{name: "tags", help: "Space-separated tags: key[=value] [key[=value] ...].", kind: many}
 )
+
+const sure = "Are you sure you want to perform this operation?"
 
 func optional(a arg) arg { a.required = false; return a }
 
-// New returns the command `az`. connect is called when a command that needs it runs.
-func New(connect func(ctx context.Context) (*Connection, error), out, errOut io.Writer) *cobra.Command {
-	root := &cobra.Command{
-		Use:   "az",
-		Short: "The Azure CLI's commands, built in",
-		Long:  "The commands of the Azure CLI that Cloister answers, for a machine without the Azure CLI. They are clients\nof the same API; `cloister shell` runs the Azure CLI itself.",
-	}
-	groups := map[string]*cobra.Command{"": root}
-	for _, cmd := range commands() {
-		words := strings.Fields(cmd.path)
-		parent := root
-		for i := 1; i < len(words); i++ {
-			key := strings.Join(words[:i], " ")
-			if groups[key] == nil {
-				groups[key] = &cobra.Command{Use: words[i-1], Short: "Commands of az " + key, RunE: func(c *cobra.Command, args []string) error {
-					if len(args) > 0 {
-						return fmt.Errorf("%q is misspelled or not supported by Cloister; `%s --help` lists what is", strings.Join(args, " "), c.CommandPath())
-					}
-					return c.Help()
-				}}
-				parent.AddCommand(groups[key])
-			}
-			parent = groups[key]
-		}
-		parent.AddCommand(cmd.cobra(words[len(words)-1], connect, out, errOut))
-	}
-	root.RunE = func(c *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return fmt.Errorf("%q is misspelled or not supported by Cloister; `cloister az --help` lists what is", strings.Join(args, " "))
-		}
-		return c.Help()
-	}
-	return root
+// named is an argument that names a resource.
+func named(name, short, help string) arg {
+	return arg{name: name, short: short, help: help, required: true, part: true}
 }
 
-// Output is what every command of az understands beside its own arguments.
-type outputFlags struct{ format, query string }
-
-func (cmd command) cobra(use string, connect func(context.Context) (*Connection, error), out, errOut io.Writer) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: cmd.help, DisableFlagParsing: true}
-	c.SetHelpFunc(func(*cobra.Command, []string) { cmd.printHelp(out) })
-	c.RunE = func(cc *cobra.Command, args []string) error {
-		values, flags, help, err := cmd.parse(args)
-		if help {
-			cmd.printHelp(out)
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("az %s: %w", cmd.path, err)
-		}
-		conn, err := connect(cc.Context())
-		if err != nil {
-			return err
-		}
-		if s := values["subscription"]; len(s) > 0 {
-			conn.Subscription = s[0]
-		}
-		call := &call{ctx: cc.Context(), c: conn, values: values, out: out}
-		result, err := cmd.run(call)
-		if err != nil {
-			return err
-		}
-		if !call.raw {
-			result = flatten(result)
-		}
-		return print(out, result, flags.format, flags.query)
-	}
-	return c
+// resource is what the commands of one resource type have in common.
+type resource struct {
+	path, kind string // "network vnet", Microsoft.Network/virtualNetworks
+	api        string
+	what       string // "a virtual network"
+	parents    []arg  // arguments that name the resource's parents, outermost first
+	asks       bool   // deleting asks first
+	table      columns
 }
 
-// parse reads az's arguments: --name value, --name=value, -n value, and lists of values up to the next argument.
-func (cmd command) parse(args []string) (values map[string][]string, flags outputFlags, help bool, err error) {
-	values = map[string][]string{}
-	known := append([]arg{}, cmd.args...)
-	known = append(known, arg{name: "output", short: "o"}, arg{name: "query"}, arg{name: "subscription"},
-		arg{name: "only-show-errors", flag: true}, arg{name: "verbose", flag: true}, arg{name: "debug", flag: true})
-	for i := 0; i < len(args); i++ {
-		word := args[i]
-		if word == "--help" || word == "-h" {
-			return nil, flags, true, nil
-		}
-		name, value, inline := strings.Cut(word, "=")
-		a, err := find(known, name)
-		if err != nil {
-			return nil, flags, false, err
-		}
-		var given []string
-		if inline {
-			given = []string{value}
-		}
-		for !inline && i+1 < len(args) && !isFlag(args[i+1]) {
-			if !a.many && len(given) == 1 {
-				break
-			}
-			i++
-			given = append(given, args[i])
-		}
-		if len(given) == 0 {
-			if !a.flag {
-				return nil, flags, false, fmt.Errorf("argument --%s: expected one argument", a.name)
-			}
-			given = []string{"true"}
-		}
-		if len(a.choices) > 0 {
-			if given[0], err = choose(a, given[0]); err != nil {
-				return nil, flags, false, err
-			}
-		}
-		values[a.name] = given
+func (r resource) names(c *call) []string {
+	var out []string
+	for _, p := range r.parents {
+		out = append(out, c.get(p.name))
 	}
-	flags = outputFlags{format: firstOf(values["output"]), query: firstOf(values["query"])}
-	var missing []string
-	for _, a := range cmd.args {
-		if a.required && len(values[a.name]) == 0 {
-			missing = append(missing, a.usage())
-		}
-	}
-	if len(missing) > 0 {
-		return nil, flags, false, fmt.Errorf("the following arguments are required: %s", strings.Join(missing, ", "))
-	}
-	for _, a := range cmd.args {
-		if a.def != "" && len(values[a.name]) == 0 {
-			values[a.name] = []string{a.def}
-		}
-	}
-	return values, flags, false, nil
+	return out
 }
 
-func firstOf(s []string) string {
-	if len(s) == 0 {
-		return ""
-	}
-	return s[0]
+func (r resource) target(c *call) resourceid.ID {
+	return c.group().Resource(r.kind, append(r.names(c), c.get("name"))...)
 }
 
-// isFlag tells an argument from a value; a negative number is a value.
-func isFlag(s string) bool {
-	return len(s) > 1 && s[0] == '-' && (s[1] < '0' || s[1] > '9')
+func (r resource) args(more ...arg) []arg {
+	return append(append(append([]arg{argGroup}, r.parents...), argName), more...)
 }
 
-func find(known []arg, word string) (arg, error) {
-	for _, a := range known {
-		if slices.Contains(a.also, word) {
-			return a, nil
+// common are show, list and delete: the commands that every type has.
+func (r resource) common() []command {
+	list := command{path: r.path + " list", help: "List resources of this type.", args: []arg{optional(argGroup)}, table: r.table, run: func(c *call) (any, error) {
+		scope := "/subscriptions/" + c.c.Subscription
+		if c.has("resource-group") {
+			scope = c.group().String()
+		}
+		return c.c.list(c.ctx, scope+"/providers/"+r.kind, r.api)
+	}}
+	if len(r.parents) > 0 {
+		list.args = append([]arg{argGroup}, r.parents...)
+		list.run = func(c *call) (any, error) {
+			parent, collection := path.Split(r.kind)
+			return c.c.list(c.ctx, c.group().Resource(strings.TrimSuffix(parent, "/"), r.names(c)...).String()+"/"+collection, r.api)
 		}
 	}
-	if name, long := strings.CutPrefix(word, "--"); long {
-		var prefixed []arg
-		for _, a := range known {
-			if a.name == name {
-				return a, nil
-			}
-			if strings.HasPrefix(a.name, name) {
-				prefixed = append(prefixed, a)
-			}
-		}
-		if len(prefixed) == 1 { // az accepts an unambiguous beginning
-			return prefixed[0], nil
-		}
-	} else if short, ok := strings.CutPrefix(word, "-"); ok {
-		for _, a := range known {
-			if a.short == short {
-				return a, nil
-			}
-		}
+	remove := command{path: r.path + " delete", help: "Delete " + r.what + ".", args: r.args(), target: r.target, waits: true, on: func(c *call, id resourceid.ID) (any, error) {
+		return c.remove(id, r.api)
+	}}
+	if r.asks {
+		remove.confirm = sure
 	}
-	return arg{}, fmt.Errorf("unrecognized arguments: %s (or not supported by Cloister)", word)
+	return []command{
+		{path: r.path + " show", help: "Get the details of " + r.what + ".", args: r.args(), target: r.target, table: r.table, on: func(c *call, id resourceid.ID) (any, error) {
+			return c.read(id, r.api)
+		}},
+		list, remove,
+	}
 }
 
-// choose folds the case of an enumeration's value, as az does.
-func choose(a arg, value string) (string, error) {
-	for _, c := range a.choices {
-		if strings.EqualFold(c, value) {
-			return c, nil
-		}
+// document is a body of location, tags and properties.
+func (c *call) document(properties object) (object, error) {
+	location, err := c.location()
+	if err != nil {
+		return nil, err
 	}
-	return "", fmt.Errorf("argument --%s: invalid choice: %q (choose from '%s')", a.name, value, strings.Join(a.choices, "', '"))
+	b := object{"location": location}
+	if properties != nil {
+		b["properties"] = properties
+	}
+	if t := c.tags(); t != nil {
+		b["tags"] = t
+	}
+	return b, nil
 }
 
-func (a arg) usage() string {
-	s := "--" + a.name
-	if a.short != "" {
-		s += "/-" + a.short
+// idOrName is the ID of a resource given by either.
+func (c *call) idOrName(value, resourceType string, parents ...string) string {
+	if strings.HasPrefix(value, "/") {
+		return value
 	}
-	return s
+	return c.group().Resource(resourceType, append(parents, value)...).String()
 }
 
-func (cmd command) printHelp(out io.Writer) {
-	fmt.Fprintf(out, "\nCommand\n    az %s : %s\n\nArguments\n", cmd.path, cmd.help)
-	for _, a := range append(append([]arg{}, cmd.args...), arg{name: "output", short: "o", help: "Output format: json, jsonc, yaml, yamlc, table, tsv, none."}, arg{name: "query", help: "JMESPath query string. See http://jmespath.org/."}) {
-		text := a.help
-		if len(a.choices) > 0 {
-			text += "  Allowed values: " + strings.Join(a.choices, ", ") + "."
-		}
-		if a.def != "" {
-			text += "  Default: " + a.def + "."
-		}
-		required := ""
-		if a.required {
-			required = " [Required]"
-		}
-		fmt.Fprintf(out, "    %-40s : %s\n", a.usage()+required, text)
-	}
-	fmt.Fprintln(out)
-}
-
-var errNotInteractive = errors.New("this deletes; say --yes/-y")
+type object = map[string]any

@@ -4,19 +4,19 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
-	"text/tabwriter"
+	"unicode/utf8"
 
 	"github.com/jmespath/go-jmespath"
 	"sigs.k8s.io/yaml"
-
-	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 )
 
-// flatten lifts what is in "properties" up, everywhere, as az does with the answers of its SDKs, and adds
-// resourceGroup, which az derives from the ID.
+var groupOfID = regexp.MustCompile(`(?i)/resourceGroups/([^/]+)/.`)
+
+// flatten lifts what is in "properties" up, everywhere, as az does with the answers of its SDKs.
 func flatten(v any) any {
 	switch v := v.(type) {
 	case []any:
@@ -31,64 +31,98 @@ func flatten(v any) any {
 				out[k] = flatten(x)
 			}
 		}
-		if p, ok := v["properties"].(map[string]any); ok {
+		switch p := v["properties"].(type) {
+		case nil:
+		case map[string]any:
 			for k, x := range p {
 				if _, taken := out[k]; !taken {
 					out[k] = flatten(x)
 				}
 			}
-		} else if p, ok := v["properties"]; ok {
+		default:
 			out["properties"] = p
-		}
-		if s, ok := v["id"].(string); ok {
-			if id, err := resourceid.Parse(s); err == nil && id.ResourceGroup() != "" && out["resourceGroup"] == nil && !id.Is("Microsoft.Resources/resourceGroups") {
-				out["resourceGroup"] = id.ResourceGroup()
-			}
 		}
 		return out
 	}
 	return v
 }
 
-// print writes a result in the format, after the query.
-func print(out io.Writer, v any, format, query string) error {
-	if query != "" {
-		found, err := jmespath.Search(query, v)
-		if err != nil {
-			return fmt.Errorf("argument --query: invalid jmespath_type value: %q: %w", query, err)
+// withGroups adds resourceGroup, which az derives from every ID in an answer.
+func withGroups(v any) any {
+	switch v := v.(type) {
+	case []any:
+		for i := range v {
+			v[i] = withGroups(v[i])
 		}
-		v = found
+	case map[string]any:
+		for k := range v {
+			v[k] = withGroups(v[k])
+		}
+		if id, ok := v["id"].(string); ok && v["resourceGroup"] == nil {
+			if m := groupOfID.FindStringSubmatch(id); m != nil {
+				v["resourceGroup"] = m[1]
+			}
+		}
 	}
-	if v == nil && query == "" {
-		return nil // as az, which is silent after a delete
+	return v
+}
+
+// print writes a command's result in the format asked for, after the query.
+func (p program) print(cmd command, v any, said arguments) error {
+	v, err := plain(v)
+	if err != nil {
+		return err
+	}
+	if !cmd.raw {
+		v = flatten(v)
+	}
+	v = withGroups(v)
+	query, format := said.get("query"), said.get("output")
+	if query != "" {
+		if v, err = jmespath.Search(query, v); err != nil {
+			return usagef("argument --query: invalid jmespath_type value: '%s' (%s)", query, err)
+		}
+	}
+	if v == nil {
+		return nil // as az, which says nothing after a delete
 	}
 	switch format {
-	case "", "json", "jsonc":
-		if v == nil {
-			return nil
-		}
-		e := json.NewEncoder(out)
-		e.SetIndent("", "  ")
-		e.SetEscapeHTML(false)
-		return e.Encode(v)
 	case "yaml", "yamlc":
 		data, err := yaml.Marshal(v)
 		if err != nil {
 			return err
 		}
-		_, err = out.Write(data)
+		_, err = p.Out.Write(data)
 		return err
 	case "tsv":
-		return printTSV(out, v)
+		return printTSV(p.Out, v, query)
 	case "table":
-		return printTable(out, v)
+		table := cmd.table
+		if query != "" {
+			table = nil
+		}
+		return printTable(p.Out, v, query, table)
 	case "none":
 		return nil
 	}
-	return fmt.Errorf("argument --output/-o: invalid choice: %q (choose from 'json', 'jsonc', 'yaml', 'yamlc', 'table', 'tsv', 'none')", format)
+	e := json.NewEncoder(p.Out)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
 }
 
-func printTSV(out io.Writer, v any) error {
+// plain is v as it would be read from JSON.
+func plain(v any) (any, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	var out any
+	return out, json.Unmarshal(data, &out)
+}
+
+// printTSV writes a row per element, as knack's _TsvOutput: a list is its length, a document nothing.
+func printTSV(out io.Writer, v any, query string) error {
 	rows, ok := v.([]any)
 	if !ok {
 		rows = []any{v}
@@ -98,16 +132,16 @@ func printTSV(out io.Writer, v any) error {
 		switch row := row.(type) {
 		case []any:
 			for _, c := range row {
-				cells = append(cells, scalar(c))
+				cells = append(cells, cell(c))
 			}
 		case map[string]any:
-			for _, k := range keys(row) {
-				cells = append(cells, scalar(row[k]))
+			for _, k := range keys(row, query) {
+				cells = append(cells, cell(row[k]))
 			}
-		case nil:
-			continue
+		case bool:
+			cells = []string{fmt.Sprint(row)} // in a row of its own it is lower case
 		default:
-			cells = []string{scalar(row)}
+			cells = []string{cell(row)}
 		}
 		if _, err := fmt.Fprintln(out, strings.Join(cells, "\t")); err != nil {
 			return err
@@ -116,7 +150,8 @@ func printTSV(out io.Writer, v any) error {
 	return nil
 }
 
-func scalar(v any) string {
+// cell is a value as Python prints it.
+func cell(v any) string {
 	switch v := v.(type) {
 	case nil:
 		return "None"
@@ -135,14 +170,14 @@ func scalar(v any) string {
 	case []any:
 		return fmt.Sprint(len(v))
 	}
-	data, _ := json.Marshal(v)
-	return string(data)
+	return ""
 }
 
-// first are the columns that a table begins with, where a resource has them.
-var first = []string{"name", "location", "resourceGroup", "kubernetesVersion", "currentKubernetesVersion", "count", "vmSize", "provisioningState", "fqdn", "privateFQDN", "loginServer", "state"}
+// columns are the titles of a table, each with the JMESPath expression of its cells.
+type columns [][2]string
 
-func printTable(out io.Writer, v any) error {
+// printTable writes a table as tabulate's "simple" one.
+func printTable(out io.Writer, v any, query string, table columns) error {
 	rows, ok := v.([]any)
 	if !ok {
 		rows = []any{v}
@@ -150,62 +185,97 @@ func printTable(out io.Writer, v any) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	if head, ok := rows[0].(map[string]any); ok {
-		columns := tableColumns(head)
-		var titles, rules []string
-		for _, c := range columns {
-			title := strings.ToUpper(c[:1]) + c[1:]
-			titles, rules = append(titles, title), append(rules, strings.Repeat("-", len(title)))
-		}
-		fmt.Fprintln(w, strings.Join(titles, "\t"))
-		fmt.Fprintln(w, strings.Join(rules, "\t"))
-		for _, r := range rows {
-			row, _ := r.(map[string]any)
-			cells := make([]string, len(columns))
-			for i, c := range columns {
-				if row[c] != nil {
-					cells[i] = scalar(row[c])
-				}
+	if table == nil {
+		table = columnsOf(rows, query)
+	}
+	if len(table) == 0 {
+		return fmt.Errorf("Unable to extract fields for table. Use --query to choose some") //nolint:staticcheck // az's own words
+	}
+	lines := make([][]string, 2, len(rows)+2)
+	for _, c := range table {
+		lines[0] = append(lines[0], c[0])
+	}
+	for _, row := range rows {
+		var line []string
+		for _, c := range table {
+			found, err := jmespath.Search(c[1], row)
+			if err != nil {
+				return fmt.Errorf("column %s: %w", c[0], err)
 			}
-			fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+			text := ""
+			if found != nil {
+				text = cell(found)
+			}
+			line = append(line, text)
 		}
-		return w.Flush()
+		lines = append(lines, line)
 	}
-	fmt.Fprintln(w, "Result\n------")
-	for _, r := range rows {
-		fmt.Fprintln(w, scalar(r))
+	widths := make([]int, len(table))
+	for _, line := range lines {
+		for i, text := range line {
+			widths[i] = max(widths[i], utf8.RuneCountInString(text))
+		}
 	}
-	return w.Flush()
+	for i, w := range widths {
+		w = max(w, utf8.RuneCountInString(table[i][0])+2) // tabulate's MIN_PADDING
+		widths[i] = w
+		lines[1] = append(lines[1], strings.Repeat("-", w))
+	}
+	for _, line := range lines {
+		var b strings.Builder
+		for i, text := range line {
+			fmt.Fprintf(&b, "%-*s", widths[i]+2, text)
+		}
+		if _, err := fmt.Fprintln(out, strings.TrimRight(b.String(), " ")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// tableColumns are the scalars of a row, as az takes them: the telling ones first.
-func tableColumns(row map[string]any) []string {
-	var out []string
-	for _, k := range first {
-		if _, ok := row[k]; ok {
-			out = append(out, k)
-		}
-	}
-	if len(out) >= 3 {
-		return out
-	}
-	for _, k := range keys(row) {
-		switch row[k].(type) {
-		case string, bool, float64:
-			if k != "id" && k != "type" && k != "etag" && !slices.Contains(out, k) {
-				out = append(out, k)
+// columnsOf are the scalars of the rows, as az takes them.
+func columnsOf(rows []any, query string) columns {
+	var out columns
+	seen := map[string]bool{}
+	for _, row := range rows {
+		switch row := row.(type) {
+		case map[string]any:
+			for _, k := range keys(row, query) {
+				switch row[k].(type) {
+				case string, bool, float64:
+					if !seen[k] && !slices.Contains([]string{"id", "type", "etag", "revision"}, k) {
+						seen[k] = true
+						out = append(out, [2]string{strings.ToUpper(k[:1]) + k[1:], `"` + k + `"`})
+					}
+				}
+			}
+		case []any:
+			for i := len(out); i < len(row); i++ {
+				out = append(out, [2]string{fmt.Sprintf("Column%d", i+1), fmt.Sprintf("[%d]", i)})
+			}
+		default:
+			if len(out) == 0 {
+				out = columns{{"Result", "@"}}
 			}
 		}
 	}
 	return out
 }
 
-func keys(m map[string]any) []string {
+// keys are the names in a document: those that the query makes in its order, all others by the alphabet.
+func keys(m map[string]any, query string) []string {
 	out := make([]string, 0, len(m))
 	for k := range m {
 		out = append(out, k)
 	}
 	sort.Strings(out)
+	place := func(k string) int {
+		at := regexp.MustCompile(`[{,]\s*"?` + regexp.QuoteMeta(k) + `"?\s*:`).FindStringIndex(query)
+		if at == nil {
+			return len(query)
+		}
+		return at[0]
+	}
+	slices.SortStableFunc(out, func(a, b string) int { return place(a) - place(b) })
 	return out
 }

@@ -1,10 +1,10 @@
 package azcli
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
-
-	"github.com/google/uuid"
+	"strings"
 
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 )
@@ -12,135 +12,134 @@ import (
 const registryType = "Microsoft.ContainerRegistry/registries"
 
 func registryCommands() []command {
-	registry := arg{name: "registry", short: "r", help: "The name of the container registry.", required: true}
-	rule := func(c *call) resourceid.ID {
-		return c.group().Resource(registryType+"/cacheRules", c.get("registry"), c.get("name"))
+	registryName := named("registry", "r", "The name of the container registry.")
+	table := columns{{"NAME", "name"}, {"RESOURCE GROUP", "resourceGroup"}, {"LOCATION", "location"}, {"SKU", "sku.name"}, {"LOGIN SERVER", "loginServer"}, {"CREATION DATE", "creationDate"}, {"ADMIN ENABLED", "adminUserEnabled"}}
+	registry := resource{path: "acr", kind: registryType, api: registryAPI, what: "a container registry", asks: true, table: table}
+	rule := resource{path: "acr cache", kind: registryType + "/cacheRules", api: cacheAPI, what: "a cache rule", parents: []arg{registryName}, asks: true, table: columns{
+		{"NAME", "name"}, {"SOURCE", "sourceRepository"}, {"TARGET", "targetRepository"}, {"PROVISIONING STATE", "provisioningState"}}}
+	connection := resource{path: "acr private-endpoint-connection", kind: registryType + "/privateEndpointConnections", api: registryAPI, what: "a private endpoint connection", parents: []arg{registryName}}
+	sku := arg{name: "sku", help: "The SKU of the container registry.", choices: []string{"Basic", "Standard", "Premium"}}
+	needed := sku
+	needed.required = true
+	settings := []arg{
+		{name: "admin-enabled", help: "Indicates whether the admin user is enabled.", kind: truth},
+		{name: "public-network-enabled", help: "Allow public network access for the container registry.", kind: truth},
+		{name: "anonymous-pull-enabled", help: "Enable registry-wide pull from unauthenticated clients.", kind: truth},
+		{name: "data-endpoint-enabled", help: "Enable dedicated data endpoint for client firewall configuration.", kind: truth},
 	}
-	all := crud("acr", registryType, registryAPI, "a container registry")
-	return append(all,
-		command{"acr create", "Create a container registry.", []arg{argGroup, argName, argLocation, argTags,
-			{name: "sku", help: "The SKU of the container registry.", required: true, choices: []string{"Basic", "Standard", "Premium"}},
-			{name: "admin-enabled", help: "Indicates whether the admin user is enabled.", flag: true},
-			{name: "public-network-enabled", help: "Allow public network access.", flag: true},
-			{name: "anonymous-pull-enabled", help: "Enable registry-wide pull from unauthenticated clients.", flag: true}}, func(c *call) (any, error) {
-			location, err := c.location()
-			if err != nil {
-				return nil, err
-			}
-			p := object{"adminUserEnabled": c.is("admin-enabled"), "anonymousPullEnabled": c.is("anonymous-pull-enabled")}
-			setPublic(c, p)
-			return c.c.put(c.ctx, c.group().Resource(registryType, c.get("name")), registryAPI, object{"location": location, "sku": object{"name": c.get("sku")}, "properties": p}, false)
-		}},
-		command{"acr update", "Update a container registry.", []arg{argGroup, argName,
-			{name: "sku", help: "The SKU of the container registry.", choices: []string{"Basic", "Standard", "Premium"}},
-			{name: "public-network-enabled", help: "Allow public network access.", flag: true},
-			{name: "anonymous-pull-enabled", help: "Enable registry-wide pull from unauthenticated clients.", flag: true}}, func(c *call) (any, error) {
-			p := object{}
-			if c.has("anonymous-pull-enabled") {
-				p["anonymousPullEnabled"] = c.is("anonymous-pull-enabled")
-			}
-			setPublic(c, p)
-			body := object{"properties": p}
-			if s := c.get("sku"); s != "" {
-				body["sku"] = object{"name": s}
-			}
-			id := c.group().Resource(registryType, c.get("name"))
-			return c.c.long(c.ctx, http.MethodPatch, id, id.String(), registryAPI, body, false)
-		}},
-		command{"acr cache create", "Create a cache rule.", []arg{argGroup, registry, argName,
-			{name: "source-repo", short: "s", help: "The full source repository path such as 'docker.io/library/ubuntu'.", required: true},
-			{name: "target-repo", short: "t", help: "The target repository namespace such as 'ubuntu'.", required: true}}, func(c *call) (any, error) {
-			return c.c.put(c.ctx, rule(c), cacheAPI, object{"properties": object{"credentialSetResourceId": nil, "sourceRepository": c.get("source-repo"), "targetRepository": c.get("target-repo")}}, false)
-		}},
-		command{"acr cache show", "Show a cache rule.", []arg{argGroup, registry, argName}, func(c *call) (any, error) { return c.c.get(c.ctx, rule(c), cacheAPI) }},
-		command{"acr cache delete", "Delete a cache rule.", []arg{argGroup, registry, argName, argYes}, func(c *call) (any, error) { return c.c.remove(c.ctx, rule(c), cacheAPI, false) }},
-		command{"acr cache list", "List the cache rules in a container registry.", []arg{argGroup, registry}, func(c *call) (any, error) {
-			return c.c.list(c.ctx, c.group().Resource(registryType, c.get("registry")).String()+"/cacheRules", cacheAPI)
-		}},
-	)
-}
-
-// setPublic sends both properties that --public-network-enabled stands for.
-func setPublic(c *call, p object) {
-	if !c.has("public-network-enabled") {
-		return
-	}
-	access, action := "Disabled", "Deny"
-	if c.is("public-network-enabled") {
-		access, action = "Enabled", "Allow"
-	}
-	p["publicNetworkAccess"], p["networkRuleSet"] = access, object{"defaultAction": action}
-}
-
-func identityCommands() []command {
-	scope := arg{name: "scope", help: "Scope at which the role assignment applies to.", required: true}
-	all := crud("identity", "Microsoft.ManagedIdentity/userAssignedIdentities", identityAPI, "a managed identity")
-	return append(all,
-		command{"identity create", "Create an identity.", []arg{argGroup, argName, argLocation, argTags}, func(c *call) (any, error) {
-			location, err := c.location()
-			if err != nil {
-				return nil, err
-			}
-			return c.c.put(c.ctx, c.group().Resource("Microsoft.ManagedIdentity/userAssignedIdentities", c.get("name")), identityAPI, object{"location": location}, false)
-		}},
-		command{"role assignment create", "Create a new role assignment.", []arg{scope,
-			{name: "role", help: "Role name or ID.", required: true}, {name: "assignee-object-id", help: "Object ID of the assignee.", required: true},
-			{name: "assignee-principal-type", help: "Principal type of the assignee.", choices: []string{"ForeignGroup", "Group", "ServicePrincipal", "User"}}}, roleAssign},
-		command{"role assignment list", "List role assignments.", []arg{optional(scope), optional(argGroup)}, func(c *call) (any, error) {
-			at := c.get("scope")
-			if at == "" {
-				at = "/subscriptions/" + c.c.Subscription
-			}
-			if c.has("resource-group") {
-				at = c.group().String()
-			}
-			return c.c.list(c.ctx, at+"/providers/Microsoft.Authorization/roleAssignments?$filter="+url.QueryEscape("atScope()"), assignmentAPI)
-		}},
-		command{"role assignment delete", "Delete role assignments.", []arg{{name: "ids", help: "Space-separated role assignment IDs.", many: true, required: true}}, func(c *call) (any, error) {
-			for _, s := range c.all("ids") {
-				id, err := resourceid.Parse(s)
+	var all []command
+	for _, c := range append(registry.common(), rule.common()...) {
+		switch c.path { // az finds a registry by its name alone
+		case "acr show", "acr delete":
+			on := c.on
+			c.args = []arg{argName, optional(argGroup)}
+			c.target, c.on = nil, nil
+			c.run = func(c *call) (any, error) {
+				id, err := findRegistry(c, c.get("name"))
 				if err != nil {
 					return nil, err
 				}
-				if _, err := c.c.remove(c.ctx, id, assignmentAPI, false); err != nil {
+				return on(c, id)
+			}
+		}
+		all = append(all, c)
+	}
+	for _, c := range connection.common() {
+		if !strings.HasSuffix(c.path, " delete") {
+			all = append(all, c)
+		}
+	}
+	decide := func(verb, status string) command {
+		return command{path: "acr private-endpoint-connection " + verb, help: strings.ToUpper(verb[:1]) + verb[1:] + " a private endpoint connection request for a container registry.", waits: true,
+			args: connection.args(arg{name: "description", help: "A comment."}), target: connection.target, on: func(c *call, id resourceid.ID) (any, error) {
+				return c.write(id, registryAPI, object{"properties": object{"privateLinkServiceConnectionState": object{"status": status, "description": c.get("description")}}})
+			}}
+	}
+	return append(all,
+		decide("approve", "Approved"), decide("reject", "Rejected"),
+		command{path: "acr create", help: "Create an Azure Container Registry.", example: "-g demo -n myregistry --sku Premium --public-network-enabled false", table: table,
+			args: registry.args(append([]arg{needed, argLocation, argTags}, settings...)...), run: func(c *call) (any, error) {
+				p := object{"adminUserEnabled": false, "anonymousPullEnabled": false}
+				registrySettings(c, p)
+				body, err := c.document(p)
+				if err != nil {
 					return nil, err
 				}
+				body["sku"] = object{"name": c.get("sku")}
+				return c.write(registry.target(c), registryAPI, body)
+			}},
+		command{path: "acr update", help: "Update an Azure Container Registry.", table: table,
+			args: []arg{argName, optional(argGroup), sku, argTags, settings[0], settings[1], settings[2], settings[3]}, run: func(c *call) (any, error) {
+				id, err := findRegistry(c, c.get("name"))
+				if err != nil {
+					return nil, err
+				}
+				if _, err := c.read(id, registryAPI); err != nil {
+					return nil, err
+				}
+				body, p := object{}, object{}
+				registrySettings(c, p)
+				if len(p) > 0 {
+					body["properties"] = p
+				}
+				if s := c.get("sku"); s != "" {
+					body["sku"] = object{"name": s}
+				}
+				if t := c.tags(); t != nil {
+					body["tags"] = t
+				}
+				return c.c.long(c.ctx, http.MethodPatch, id, id.String(), registryAPI, body, false)
+			}},
+		command{path: "acr check-name", help: "Check if an Azure Container Registry name is valid and available for use.", raw: true, args: []arg{argName}, run: func(c *call) (any, error) {
+			_, data, err := c.c.send(c.ctx, http.MethodPost, "/subscriptions/"+c.c.Subscription+"/providers/Microsoft.ContainerRegistry/checkNameAvailability", registryAPI,
+				object{"name": c.get("name"), "type": registryType, "autoGeneratedDomainNameLabelScope": "Unsecure"})
+			if err != nil {
+				return nil, err
 			}
-			return nil, nil
+			return decode(data)
 		}},
-		command{"role definition list", "List role definitions.", []arg{{name: "name", short: "n", help: "Role definition name."}, optional(scope)}, func(c *call) (any, error) {
-			path := "/subscriptions/" + c.c.Subscription + "/providers/Microsoft.Authorization/roleDefinitions"
-			if n := c.get("name"); n != "" {
-				path += "?$filter=" + url.QueryEscape("roleName eq '"+n+"'")
-			}
-			return c.c.list(c.ctx, path, definitionAPI)
-		}},
+		command{path: "acr cache create", help: "Create a cache rule.", example: "-g demo -r myregistry -n mcr --source-repo 'mcr.microsoft.com/*' --target-repo '*'",
+			args: rule.args(
+				arg{name: "source-repo", short: "s", help: "The full source repository path such as 'docker.io/library/ubuntu'.", required: true},
+				arg{name: "target-repo", short: "t", help: "The target repository namespace such as 'ubuntu'.", required: true}),
+			run: func(c *call) (any, error) {
+				return c.write(rule.target(c), cacheAPI, object{"properties": object{"credentialSetResourceId": nil, "sourceRepository": c.get("source-repo"), "targetRepository": c.get("target-repo")}})
+			}},
 	)
 }
 
-func roleAssign(c *call) (any, error) {
-	scope, err := resourceid.Parse(c.get("scope"))
+// registrySettings are the properties that were asked for. --public-network-enabled stands for two.
+func registrySettings(c *call, p object) {
+	for name, property := range map[string]string{"admin-enabled": "adminUserEnabled", "anonymous-pull-enabled": "anonymousPullEnabled", "data-endpoint-enabled": "dataEndpointEnabled"} {
+		if c.has(name) {
+			p[property] = c.is(name)
+		}
+	}
+	if c.has("public-network-enabled") {
+		access, action := "Disabled", "Deny"
+		if c.is("public-network-enabled") {
+			access, action = "Enabled", "Allow"
+		}
+		p["publicNetworkAccess"], p["networkRuleSet"] = access, object{"defaultAction": action}
+	}
+}
+
+// findRegistry is the registry in the group, or the one of the name when no group is said.
+func findRegistry(c *call, name string) (resourceid.ID, error) {
+	if c.has("resource-group") {
+		return c.group().Resource(registryType, name), nil
+	}
+	all, err := c.c.list(c.ctx, "/subscriptions/"+c.c.Subscription+"/resources?$filter="+url.QueryEscape("resourceType eq '"+registryType+"'"), resourcesAPI)
 	if err != nil {
-		return nil, err
+		return resourceid.ID{}, err
 	}
-	role := c.get("role")
-	definition := role
-	if _, err := uuid.Parse(role); err == nil {
-		definition = "/subscriptions/" + c.c.Subscription + "/providers/Microsoft.Authorization/roleDefinitions/" + role
-	} else if role[0] != '/' {
-		found, err := c.c.list(c.ctx, scope.String()+"/providers/Microsoft.Authorization/roleDefinitions?$filter="+url.QueryEscape("roleName eq '"+role+"'"), definitionAPI)
-		if err != nil {
-			return nil, err
+	for _, r := range all {
+		doc, _ := r.(map[string]any)
+		if n, _ := doc["name"].(string); strings.EqualFold(n, name) {
+			s, _ := doc["id"].(string)
+			return resourceid.Parse(s)
 		}
-		if len(found) == 0 {
-			return nil, &Error{Code: "RoleDefinitionDoesNotExist", Message: "Role '" + role + "' doesn't exist."}
-		}
-		definition, _ = found[0].(map[string]any)["id"].(string)
 	}
-	p := object{"roleDefinitionId": definition, "principalId": c.get("assignee-object-id")}
-	if t := c.get("assignee-principal-type"); t != "" {
-		p["principalType"] = t
-	}
-	id := scope.Resource("Microsoft.Authorization/roleAssignments", uuid.NewString())
-	return c.c.put(c.ctx, id, assignmentAPI, object{"properties": p}, false)
+	return resourceid.ID{}, &Error{Status: http.StatusNotFound, Code: "ResourceNotFound",
+		Message: fmt.Sprintf("The resource with name '%s' and type '%s' could not be found in subscription '%s'.", name, registryType, c.c.Subscription)}
 }

@@ -1,8 +1,3 @@
-// Package azcli is the Azure CLI's commands for a machine without the Azure CLI: `cloister az …`. Names,
-// arguments, defaults and output are az's; every command is a client of the public API and nothing more.
-//
-// Written after the command reference, https://learn.microsoft.com/cli/azure/reference-index, and what
-// az 2.74 sends. An argument or command that is not here is refused with an error that says so.
 package azcli
 
 import (
@@ -14,8 +9,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 )
@@ -44,11 +42,51 @@ func (e *Error) Error() string { return "(" + e.Code + ") " + e.Message }
 // IsNotFound reports an answer of 404.
 func IsNotFound(err error) bool {
 	var e *Error
-	return errors.As(err, &e) && e.Status == http.StatusNotFound
+	return asError(err, &e) && e.Status == http.StatusNotFound
 }
+
+func asError(err error, e **Error) bool { return errors.As(err, e) }
 
 // group is the resource group's ID.
 func (c *Connection) group(name string) resourceid.ID { return resourceid.Group(c.Subscription, name) }
+
+// location is the name of a location given by name or display name.
+func (c *Connection) location(ctx context.Context, given string) (string, error) {
+	if !strings.ContainsAny(given, " ") {
+		return given, nil
+	}
+	all, err := c.list(ctx, "/subscriptions/"+c.Subscription+"/locations", subscriptionsAPI)
+	if err != nil {
+		return "", err
+	}
+	for _, l := range all {
+		doc, _ := l.(map[string]any)
+		name, _ := doc["name"].(string)
+		if display, _ := doc["displayName"].(string); strings.EqualFold(display, given) {
+			return name, nil
+		}
+	}
+	return given, nil // the service says what is wrong with it
+}
+
+// subscription is the ID of a subscription given by ID or name.
+func (c *Connection) subscription(ctx context.Context, given string) (string, error) {
+	if _, err := uuid.Parse(given); err == nil {
+		return given, nil
+	}
+	all, err := c.list(ctx, "/subscriptions", subscriptionsAPI)
+	if err != nil {
+		return "", err
+	}
+	for _, s := range all {
+		doc, _ := s.(map[string]any)
+		id, _ := doc["subscriptionId"].(string)
+		if name, _ := doc["displayName"].(string); strings.EqualFold(name, given) {
+			return id, nil
+		}
+	}
+	return "", fmt.Errorf("The subscription of '%s' doesn't exist in cloud 'AzureCloud'.", given) //nolint:staticcheck // az's own words
+}
 
 // send makes one request and returns the response with its body read.
 func (c *Connection) send(ctx context.Context, method, path, apiVersion string, body any) (*http.Response, []byte, error) {
@@ -119,7 +157,11 @@ func armError(status int, data []byte) error {
 
 // get reads one resource.
 func (c *Connection) get(ctx context.Context, id resourceid.ID, apiVersion string) (map[string]any, error) {
-	_, data, err := c.send(ctx, http.MethodGet, id.String(), apiVersion, nil)
+	return c.getPath(ctx, id.String(), apiVersion)
+}
+
+func (c *Connection) getPath(ctx context.Context, path, apiVersion string) (map[string]any, error) {
+	_, data, err := c.send(ctx, http.MethodGet, path, apiVersion, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -151,25 +193,41 @@ func (c *Connection) list(ctx context.Context, path, apiVersion string) ([]any, 
 	return out, nil
 }
 
-// put creates or updates a resource and, unless told not to, waits for it; it returns the document at the end.
-func (c *Connection) put(ctx context.Context, id resourceid.ID, apiVersion string, body any, noWait bool) (any, error) {
-	return c.long(ctx, http.MethodPut, id, id.String(), apiVersion, body, noWait)
+// interrupted is a wait that was given up while the operation goes on.
+type interrupted struct {
+	id    resourceid.ID
+	cause error
 }
 
-// remove deletes a resource and waits until it is gone.
-func (c *Connection) remove(ctx context.Context, id resourceid.ID, apiVersion string, noWait bool) (any, error) {
-	_, err := c.long(ctx, http.MethodDelete, id, id.String(), apiVersion, nil, noWait)
-	return nil, err
+func (e *interrupted) Error() string {
+	what := "The operation goes on in the service."
+	if !errors.Is(e.cause, context.Canceled) {
+		what = "The service does not answer any more (" + e.cause.Error() + "). It goes on with the operation when it runs again: `cloister up`."
+	}
+	look := "`cloister az resource show --ids " + e.id.String() + "`"
+	if e.id.Is(clusterType) {
+		name := e.id.ResourceGroup() + "/" + e.id.Name()
+		look = "`cloister timeline " + name + "` or `cloister az aks show -g " + e.id.ResourceGroup() + " -n " + e.id.Name() + "`"
+	} else if e.id.Is("Microsoft.Resources/resourceGroups") {
+		look = "`cloister az group show -n " + e.id.Name() + "`"
+	}
+	return what + " Look at it with " + look + "."
 }
 
-// long makes a request and follows its operation to the end.
+func (e *interrupted) Unwrap() error { return e.cause }
+
+// long makes a request and, unless told not to, follows its operation to the end; it returns the document
+// that a PUT or PATCH leaves.
 func (c *Connection) long(ctx context.Context, method string, id resourceid.ID, path, apiVersion string, body any, noWait bool) (any, error) {
 	resp, data, err := c.send(ctx, method, path, apiVersion, body)
 	if err != nil {
 		return nil, err
 	}
 	operation := resp.Header.Get("Azure-AsyncOperation")
-	if operation == "" || noWait {
+	switch {
+	case noWait && operation != "":
+		return nil, nil
+	case operation == "":
 		return decode(data)
 	}
 	note, end := func(string) {}, func(error) {}
@@ -177,14 +235,15 @@ func (c *Connection) long(ctx context.Context, method string, id resourceid.ID, 
 		note, end = c.Progress(verb(method) + " " + id.Type() + " " + id.Name())
 	}
 	err = c.await(ctx, operation, note)
+	var refused *Error
+	if err != nil && !errors.As(err, &refused) {
+		err = &interrupted{id, err}
+	}
 	end(err)
-	if err != nil {
+	if err != nil || method != http.MethodPut && method != http.MethodPatch {
 		return nil, err
 	}
-	if method != http.MethodPut && method != http.MethodPatch {
-		return nil, nil
-	}
-	return c.get(ctx, id, apiVersion)
+	return c.getPath(ctx, path, apiVersion)
 }
 
 func verb(method string) string {
@@ -197,9 +256,15 @@ func verb(method string) string {
 	return "Creating or updating"
 }
 
-// waitSeconds is how long one status request may hang until the operation ends: an extension of
-// Cloister's, which other servers ignore.
-const waitSeconds = 30
+const (
+	// waitSeconds is how long one status request may hang until the operation ends: an extension of
+	// Cloister's, which other servers ignore.
+	waitSeconds = 30
+	// patience is how long a service may be away while an operation is waited for: it can be restarted
+	// at any time and then goes on where it was.
+	patience = 20 * time.Second
+	pause    = time.Second
+)
 
 // await follows an operation's status until it ends, telling each step that it takes.
 func (c *Connection) await(ctx context.Context, operation string, note func(string)) error {
@@ -207,17 +272,27 @@ func (c *Connection) await(ctx context.Context, operation string, note func(stri
 	if err != nil {
 		return err
 	}
-	seen := 0
+	seen, answered := 0, time.Now()
 	for {
 		q := u.Query()
-		q.Set("$wait", fmt.Sprint(waitSeconds))
-		q.Set("$seen", fmt.Sprint(seen))
+		q.Set("$wait", strconv.Itoa(waitSeconds))
+		q.Set("$seen", strconv.Itoa(seen))
 		u.RawQuery = q.Encode()
 		asked := time.Now()
 		_, data, err := c.send(ctx, http.MethodGet, u.RequestURI(), "", nil)
-		if err != nil {
+		var refused *Error
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil && (!errors.As(err, &refused) || refused.Status == http.StatusServiceUnavailable) && time.Since(answered) < patience:
+			if err := sleep(ctx, pause); err != nil {
+				return err
+			}
+			continue
+		case err != nil:
 			return err
 		}
+		answered = time.Now()
 		var status struct {
 			Status string
 			Error  struct{ Code, Message string }
@@ -235,13 +310,20 @@ func (c *Connection) await(ctx context.Context, operation string, note func(stri
 		if steps := status.Steps; len(steps) > seen {
 			seen = len(steps)
 			note(steps[seen-1].Name)
-		} else if time.Since(asked) < time.Second { // the server does not hold the answer back
-			select {
-			case <-time.After(time.Second):
-			case <-ctx.Done():
-				return ctx.Err()
+		} else if time.Since(asked) < pause { // the server does not hold the answer back
+			if err := sleep(ctx, pause); err != nil {
+				return err
 			}
 		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

@@ -1,0 +1,242 @@
+// Package azcli is the Azure CLI's commands for a machine without the Azure CLI: `cloister az …`. Names,
+// arguments, defaults, requests, output and exit codes are az's; every command is a client of the public
+// API and nothing more. An argument or command that is not here is refused with an error that says so.
+//
+// Written after the command reference, https://learn.microsoft.com/cli/azure/reference-index, and what
+// az 2.74 sends, which the tests compare with a recording.
+package azcli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// Options are what the commands work with.
+type Options struct {
+	// Connect is called when a command that needs the service runs.
+	Connect func(ctx context.Context) (*Connection, error)
+	In      io.Reader
+	Out     io.Writer
+	Err     io.Writer
+	// Terminal tells whether somebody at In can answer a question.
+	Terminal bool
+	// Exit makes the error that ends the program with a status, once the command has said what is wrong.
+	Exit func(status int) error
+}
+
+// Exit statuses of az.
+const (
+	exitFailure     = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitInterrupted = 130 // 128 and SIGINT, as shells have it
+)
+
+// usageError is a command line that says nothing that can be done.
+type usageError struct{ message string }
+
+func (e usageError) Error() string { return e.message }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Sprintf(format, args...)} }
+
+// status is the exit status that az gives an error.
+func status(err error) int {
+	var usage usageError
+	var arm *Error
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.As(err, &arm) && arm.Status == http.StatusNotFound:
+		return exitNotFound
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted
+	}
+	return exitFailure
+}
+
+// program is the commands with what they work with.
+type program struct{ Options }
+
+// fail says what is wrong as az does, and ends the program.
+func (p program) fail(err error) error {
+	fmt.Fprintln(p.Err, "ERROR: "+err.Error())
+	return p.Exit(status(err))
+}
+
+// groups are the groups of commands and what is in them.
+var groups = []struct{ path, help string }{
+	{"account", "Manage Azure subscription information."},
+	{"acr", "Manage private registries with Azure Container Registries."},
+	{"acr cache", "Manage cache rules in Azure Container Registries."},
+	{"acr private-endpoint-connection", "Manage container registry private endpoint connections."},
+	{"aks", "Manage Azure Kubernetes Services."},
+	{"aks nodepool", "Manage node pools in a managed Kubernetes cluster."},
+	{"feature", "Manage resource provider features."},
+	{"group", "Manage resource groups."},
+	{"identity", "Manage user assigned identities."},
+	{"network", "Manage Azure network resources."},
+	{"network nic", "Manage network interfaces."},
+	{"network nsg", "Manage network security groups."},
+	{"network nsg rule", "Manage network security group rules."},
+	{"network private-dns", "Manage private DNS domains."},
+	{"network private-dns link", "Manage virtual network links of private DNS zones."},
+	{"network private-dns link vnet", "Manage virtual network links to private DNS zones."},
+	{"network private-dns record-set", "Manage private DNS records and record sets."},
+	{"network private-dns record-set a", "Manage private DNS A records."},
+	{"network private-dns zone", "Manage private DNS zones."},
+	{"network private-endpoint", "Manage private endpoints."},
+	{"network private-endpoint dns-zone-group", "Manage private endpoint DNS zone groups."},
+	{"network vnet", "Manage virtual networks."},
+	{"network vnet subnet", "Manage subnets in a virtual network."},
+	{"provider", "Manage resource providers."},
+	{"resource", "Manage Azure resources."},
+	{"role", "Manage access control with roles."},
+	{"role assignment", "Manage role assignments."},
+	{"role definition", "Manage role definitions."},
+}
+
+// New returns the command `az`.
+func New(o Options) *cobra.Command {
+	p := program{o}
+	root := p.group("az", "The Azure CLI's commands, built in")
+	root.Long = "The commands of the Azure CLI that Cloister answers, for a machine without the Azure CLI. They are clients\nof the same API; `cloister shell` runs the Azure CLI itself."
+	parents := map[string]*cobra.Command{"": root}
+	for _, g := range groups {
+		above, name := split(g.path)
+		parents[g.path] = p.group(name, g.help)
+		parents[above].AddCommand(parents[g.path])
+	}
+	for _, c := range commands() {
+		above, name := split(c.path)
+		parents[above].AddCommand(p.command(name, c))
+	}
+	return root
+}
+
+// split parts a command's path into its group's and its own name.
+func split(path string) (group, name string) {
+	if i := strings.LastIndexByte(path, ' '); i >= 0 {
+		return path[:i], path[i+1:]
+	}
+	return "", path
+}
+
+// group is a command that only has others below it.
+func (p program) group(name, help string) *cobra.Command {
+	c := &cobra.Command{Use: name, Short: help, SilenceErrors: true, SilenceUsage: true, DisableFlagParsing: true, SuggestionsMinimumDistance: 2, Args: cobra.ArbitraryArgs}
+	c.SetHelpFunc(func(c *cobra.Command, _ []string) { p.groupHelp(c) })
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 || args[0] == "-h" || args[0] == "--help" {
+			p.groupHelp(c)
+			return nil
+		}
+		message := fmt.Sprintf("'%s' is misspelled or not recognized by the system.", args[0])
+		if close := c.SuggestionsFor(args[0]); len(close) > 0 {
+			message += fmt.Sprintf(" Did you mean '%s' ?", close[0])
+		}
+		return p.fail(usagef("%s `%s --help` lists what Cloister has.", message, c.CommandPath()))
+	}
+	return c
+}
+
+func (p program) groupHelp(c *cobra.Command) {
+	fmt.Fprintf(p.Out, "\nGroup\n    %s : %s\n", c.CommandPath(), c.Short)
+	if c.Long != "" {
+		fmt.Fprintf(p.Out, "        %s\n", strings.ReplaceAll(c.Long, "\n", "\n        "))
+	}
+	for _, part := range []struct {
+		title  string
+		groups bool
+	}{{"Subgroups", true}, {"Commands", false}} {
+		var below []*cobra.Command
+		width := 0
+		for _, sub := range c.Commands() {
+			if sub.HasSubCommands() == part.groups {
+				below = append(below, sub)
+				width = max(width, len(sub.Name()))
+			}
+		}
+		if len(below) == 0 {
+			continue
+		}
+		slices.SortFunc(below, func(a, b *cobra.Command) int { return strings.Compare(a.Name(), b.Name()) })
+		fmt.Fprintf(p.Out, "\n%s:\n", part.title)
+		for _, sub := range below {
+			fmt.Fprintf(p.Out, "    %-*s : %s\n", width, sub.Name(), sub.Short)
+		}
+	}
+	fmt.Fprintf(p.Out, "\nTo see a command's arguments: %s COMMAND --help\n\n", c.CommandPath())
+}
+
+// command is one command of az for cobra, which leaves its arguments alone: az's are not those of POSIX.
+func (p program) command(name string, cmd command) *cobra.Command {
+	c := &cobra.Command{Use: name, Short: cmd.help, SilenceErrors: true, SilenceUsage: true, DisableFlagParsing: true}
+	c.SetHelpFunc(func(*cobra.Command, []string) { cmd.printHelp(p.Out) })
+	c.RunE = func(cc *cobra.Command, args []string) error {
+		parsed, err := cmd.parse(args)
+		if err != nil {
+			return p.fail(err)
+		}
+		if parsed.help {
+			cmd.printHelp(p.Out)
+			return nil
+		}
+		result, err := p.run(cc.Context(), cmd, parsed)
+		if err != nil {
+			return p.fail(err)
+		}
+		if err := p.print(cmd, result, parsed); err != nil {
+			return p.fail(err)
+		}
+		return nil
+	}
+	return c
+}
+
+func (p program) run(ctx context.Context, cmd command, parsed arguments) (any, error) {
+	if cmd.confirm != "" && !parsed.is("yes") {
+		if err := p.confirm(cmd.confirm); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := p.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s := parsed.get("subscription"); s != "" {
+		if conn.Subscription, err = conn.subscription(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	return cmd.execute(&call{arguments: parsed, ctx: ctx, c: conn, out: p.Out, err: p.Err})
+}
+
+// confirm asks before something is lost.
+func (p program) confirm(question string) error {
+	if !p.Terminal {
+		return errors.New("Unable to prompt for confirmation as no tty available. Use --yes.") //nolint:staticcheck // az's own words
+	}
+	for {
+		fmt.Fprint(p.Err, question+" (y/n): ")
+		var answer string
+		if _, err := fmt.Fscanln(p.In, &answer); err != nil && answer == "" {
+			if errors.Is(err, io.EOF) {
+				return errors.New("Operation cancelled.") //nolint:staticcheck // az's own words
+			}
+			continue
+		}
+		switch strings.ToLower(answer) {
+		case "y", "yes":
+			return nil
+		case "n", "no":
+			return errors.New("Operation cancelled.") //nolint:staticcheck // az's own words
+		}
+	}
+}
