@@ -20,6 +20,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"process":      cmdProcess,
 	"node":         cmdNode,
 	"eventually":   cmdEventually,
+	"foreign":      cmdForeign,
 }
 
 func usage(ts *testscript.TestScript, ok bool, text string) {
@@ -66,10 +67,19 @@ func cmdLeftovers(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdSet stores the last command's output in a variable.
+// cmdSet stores the last command's output in a variable; with a pattern, what its first group matched.
 func cmdSet(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && len(args) == 1, "set VARIABLE")
+	usage(ts, !neg && (len(args) == 1 || len(args) == 2), "set VARIABLE [PATTERN]")
 	value := strings.TrimSpace(ts.ReadFile("stdout"))
+	if len(args) == 2 {
+		pattern, err := regexp.Compile("(?m)" + args[1])
+		ts.Check(err)
+		found := pattern.FindStringSubmatch(value)
+		if len(found) != 2 {
+			ts.Fatalf("the last command printed nothing that matches %q, of one group", args[1])
+		}
+		value = found[1]
+	}
 	if value == "" {
 		ts.Fatalf("the last command printed nothing")
 	}
@@ -142,7 +152,8 @@ func servePID(dataDir string) int {
 	return 0
 }
 
-// cmdNode runs a command in the network namespace of the installation's first node, as from the node itself.
+// cmdNode runs a command in the network namespace of the installation's first node, with the node's
+// resolver: as from the node itself, with the machine's programs.
 func cmdNode(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, len(args) >= 1, "[!] node CMD…")
 	s := storyOf(ts)
@@ -151,8 +162,14 @@ func cmdNode(ts *testscript.TestScript, neg bool, args []string) {
 	if len(files) == 0 {
 		ts.Fatalf("the installation has no node")
 	}
-	run(ts, neg, "nsenter", append([]string{"--net=" + files[0]}, args...))
+	resolver := filepath.Join(s.env.WorkDir, "resolv.conf")
+	ts.Check(os.WriteFile(resolver, []byte("nameserver 168.63.129.16\n"), 0o644))
+	enter := []string{"--net=" + files[0], "unshare", "--mount", "sh", "-c", `mount --bind "$0" /etc/resolv.conf && exec "$@"`, resolver}
+	run(ts, neg, "nsenter", append(enter, args...))
 }
+
+// eventuallyTimeout is longer than anything here takes.
+const eventuallyTimeout = 2 * time.Minute
 
 // cmdEventually repeats a command until it succeeds (negated: fails), or until what it prints matches, for
 // what nothing tells when it happens.
@@ -167,14 +184,14 @@ func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	usage(ts, len(args) >= 1, "[!] eventually [-stdout=PATTERN] CMD…")
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(eventuallyTimeout); ; time.Sleep(200 * time.Millisecond) {
 		err := ts.Exec(args[0], args[1:]...)
 		good := err == nil && (pattern == nil || pattern.MatchString(ts.ReadFile("stdout")))
 		if good != neg {
 			return
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("still so after a minute: %v", err)
+			ts.Fatalf("still so after two minutes: %v", err)
 		}
 	}
 }

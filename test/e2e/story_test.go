@@ -24,6 +24,7 @@ type story struct {
 	current   string            // data directory that commands use
 	instances map[string]string // by data directory; "" until it was started
 	packets   uint64            // what `packets mark` saw
+	foreign   *foreign
 }
 
 // storyKey is where a script keeps its story.
