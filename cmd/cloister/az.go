@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -26,17 +28,8 @@ func azCommand(g cli.Globals) *cobra.Command {
 		printer := progress.New(os.Stderr)
 		return &azcli.Connection{
 			HTTP: client, Endpoint: "http://cloister", Subscription: token.SubscriptionID, TenantID: token.TenantID,
-			Token: func(context.Context) (string, error) { return token.AccessToken, nil },
-			Progress: func(what string) (func(string), func(error)) {
-				step := printer.Start(what, 0)
-				return func(note string) { step.Note("%s", note) }, func(err error) {
-					if err != nil {
-						step.Fail(errFailed)
-						return
-					}
-					step.Done("")
-				}
-			},
+			Token:    func(context.Context) (string, error) { return token.AccessToken, nil },
+			Progress: func(what string) (func(string), func(error)) { return timeline(printer, what) },
 		}, nil
 	}
 	return azcli.New(azcli.Options{
@@ -44,4 +37,25 @@ func azCommand(g cli.Globals) *cobra.Command {
 		Terminal: term.IsTerminal(int(os.Stdin.Fd())),
 		Exit:     func(status int) error { return cli.ExitStatus(status) },
 	})
+}
+
+// timeline shows an operation's steps as they begin: the one under way beside the operation's name, those
+// before it in lines above. A step that comes again is told once.
+func timeline(printer *progress.Printer, what string) (note func(string), end func(error)) {
+	start := time.Now()
+	step := printer.Start(what, 0)
+	seen := map[string]bool{}
+	return func(name string) {
+			step.Note("%s", name)
+			if !seen[name] {
+				seen[name] = true
+				printer.Println(fmt.Sprintf("  %8s  %s", progress.Duration(time.Since(start)), name))
+			}
+		}, func(err error) {
+			if err != nil {
+				step.Fail(errFailed)
+				return
+			}
+			step.Done("")
+		}
 }

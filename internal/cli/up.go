@@ -132,7 +132,7 @@ func (g *globals) startService(ctx context.Context, l layout.Layout, c *client, 
 	// Ready is told by the status call, which the service answers as soon as its socket is there.
 	for {
 		s, err := c.status(ctx)
-		if err == nil && s.Problem != "" {
+		if err == nil && s.Problem != "" && !s.Ready {
 			return errors.New(s.Problem)
 		}
 		if err == nil && s.Ready {
