@@ -145,6 +145,11 @@ func (s *Service) adminStatus(_ http.ResponseWriter, r *http.Request) (any, erro
 		st.Ready, st.Problem = false, err.Error()
 		return st, nil
 	}
+	s.mu.Lock()
+	if s.degraded != nil {
+		st.Problem = s.degraded.Error()
+	}
+	s.mu.Unlock()
 	if pid, err := s.daemon.PID(); err == nil {
 		st.Processes = append(st.Processes, adminapi.ProcessStatus{Name: "containerd", State: running(pid != 0), PID: uint32(pid)})
 	}

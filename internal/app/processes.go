@@ -132,7 +132,7 @@ func processes(l layout.Layout, binary, mcr string) []containerrun.Spec {
 		{
 			ID: ProcessServices, Env: env, NetNS: l.NetNS(projection.LeafServices), ReadonlyRootfs: true,
 			Args: []string{"/cloister", "vnetservices", "--config", l.State(ProcessServices)},
-			Mounts: []specs.Mount{program, bind(state, "ro"), bind(namespaces, "ro", "rslave"), bind(l.Identity()),
+			Mounts: []specs.Mount{program, bind(state, "ro"), bind(namespaces, "ro", "rslave"), bind(l.Identity(), "ro"),
 				bind(filepath.Dir(l.Tunnel("x"))), bind(filepath.Dir(l.Approver("x")), "ro")},
 			Capabilities: enter, NoNewPrivileges: true, Log: l.Log(ProcessServices), Restart: true,
 		},

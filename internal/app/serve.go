@@ -80,8 +80,9 @@ type Service struct {
 	exit  context.CancelFunc
 	ready chan struct{} // closed when all is up, or problem is set
 
-	mu      sync.Mutex
-	problem error
+	mu       sync.Mutex
+	problem  error // the start failed
+	degraded error // the start went on without something
 }
 
 // errLocked is told to a second service on the same data directory.
@@ -239,11 +240,12 @@ func (s *Service) start(ctx context.Context, g *errgroup.Group, handler http.Han
 		return err
 	}
 	// The fabric and containerd need nothing of each other but that nothing is started before its namespace is there.
-	if err := s.world.Sync(ctx); err != nil {
-		return err
-	}
-	if err := s.nodes.Restore(ctx); err != nil {
-		return err
+	// What fails for one guest or node is told by status, and stops nobody else.
+	if err := errors.Join(s.world.Sync(ctx), s.nodes.Restore(ctx)); err != nil {
+		s.Log.Error("not everything could be restored", "error", err)
+		s.mu.Lock()
+		s.degraded = err
+		s.mu.Unlock()
 	}
 	if err := s.planes.Restore(); err != nil {
 		return err
@@ -371,11 +373,11 @@ func serveHTTP(ctx context.Context, g *errgroup.Group, handler http.Handler, l n
 }
 
 // projectionInput is what the desired state follows from beside documents and sessions.
-func (s *Service) projectionInput() projection.Input {
+func (s *Service) projectionInput() (projection.Input, error) {
 	in := projection.Input{Layout: s.layout, TenantID: s.instance.TenantID, Access: s.access.registry}
 	jwks, err := s.keys.JWKS()
 	if err != nil {
-		s.Log.Error("read the signing keys", "error", err)
+		return in, fmt.Errorf("read the signing keys: %w", err)
 	}
 	in.Services.Authority.Keys = s.layout.Identity()
 	in.Registry = registry.Config{
@@ -388,25 +390,24 @@ func (s *Service) projectionInput() projection.Input {
 	for _, l := range locations {
 		names = append(names, "*."+l.Name+".data.azurecr.io")
 	}
-	if pair, err := s.root.Ensure(s.layout.PKI(), "registries", pki.Request{CommonName: names[0], DNSNames: names, Server: true}); err != nil {
-		s.Log.Error("issue the registries' certificate", "error", err)
-	} else {
-		in.Registry.Certificates = []registry.KeyPair{{CertPEM: string(pair.CertPEM), KeyPEM: string(pair.KeyPEM)}}
+	pair, err := s.root.Ensure(s.layout.PKI(), "registries", pki.Request{CommonName: names[0], DNSNames: names, Server: true})
+	if err != nil {
+		return in, fmt.Errorf("issue the registries' certificate: %w", err)
 	}
-	return in
+	in.Registry.Certificates = []registry.KeyPair{{CertPEM: string(pair.CertPEM), KeyPEM: string(pair.KeyPEM)}}
+	return in, nil
 }
 
 // publicConfig is what the process in `public` serves.
-func (s *Service) publicConfig(state projection.State) public.Config {
+func (s *Service) publicConfig(state projection.State) (public.Config, error) {
 	c := public.Config{Records: state.Services.Public}
 	names := []string{"mcr.microsoft.com", "*.data.mcr.microsoft.com"}
 	pair, err := s.root.Ensure(s.layout.PKI(), "mcr", pki.Request{CommonName: names[0], DNSNames: names, Server: true})
 	if err != nil {
-		s.Log.Error("issue the certificate of mcr.microsoft.com", "error", err)
-		return c
+		return c, fmt.Errorf("issue the certificate of mcr.microsoft.com: %w", err)
 	}
 	c.Certificates = []public.KeyPair{{CertPEM: string(pair.CertPEM), KeyPEM: string(pair.KeyPEM)}}
-	return c
+	return c, nil
 }
 
 // locations are the regions that there are.

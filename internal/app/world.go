@@ -23,11 +23,11 @@ import (
 type World struct {
 	layout layout.Layout
 	store  resourcestore.Store
-	public func(projection.State) public.Config
+	public func(projection.State) (public.Config, error)
 	fabric interface {
 		Set(context.Context, fabric.Config) error
 	}
-	input func() projection.Input // all but Documents and Sessions
+	input func() (projection.Input, error) // all but Documents and Sessions
 	log   *slog.Logger
 
 	mu       sync.Mutex
@@ -89,7 +89,10 @@ func (w *World) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	in := w.input()
+	in, err := w.input()
+	if err != nil {
+		return err
+	}
 	in.Documents = documents
 	w.mu.Lock()
 	for _, s := range w.sessions {
@@ -100,10 +103,14 @@ func (w *World) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	outside, err := w.public(state)
+	if err != nil {
+		return err
+	}
 	for _, s := range []struct {
 		name  string
 		value any
-	}{{ProcessRegistry, state.Registry}, {ProcessServices, state.Services}, {ProcessPublic, w.public(state)}} {
+	}{{ProcessRegistry, state.Registry}, {ProcessServices, state.Services}, {ProcessPublic, outside}} {
 		if err := w.write(s.name, s.value); err != nil {
 			return fmt.Errorf("write the state of %s: %w", s.name, err)
 		}

@@ -7,18 +7,19 @@ import "time"
 
 // Status is GET /cloister/v1/status.
 type Status struct {
-	Version        string          `json:"version"`
-	Program        string          `json:"program"` // build ID: two programs of one version may differ
-	Instance       string          `json:"instance"`
-	DataDir        string          `json:"dataDir"`
-	TenantID       string          `json:"tenantId"`
-	SubscriptionID string          `json:"subscriptionId"`
-	Since          time.Time       `json:"since"`
-	Ready          bool            `json:"ready"`
-	Problem        string          `json:"problem,omitempty"`
-	Processes      []ProcessStatus `json:"processes"`
-	Clusters       []ClusterStatus `json:"clusters"`
-	Public         []PublicCount   `json:"publicPackets"` // packets from VNets that arrived in `public`
+	Version        string    `json:"version"`
+	Program        string    `json:"program"` // build ID: two programs of one version may differ
+	Instance       string    `json:"instance"`
+	DataDir        string    `json:"dataDir"`
+	TenantID       string    `json:"tenantId"`
+	SubscriptionID string    `json:"subscriptionId"`
+	Since          time.Time `json:"since"`
+	Ready          bool      `json:"ready"`
+	// Problem is why the start failed, or, with Ready, what it went on without.
+	Problem   string          `json:"problem,omitempty"`
+	Processes []ProcessStatus `json:"processes"`
+	Clusters  []ClusterStatus `json:"clusters"`
+	Public    []PublicCount   `json:"publicPackets"` // packets from VNets that arrived in `public`
 }
 
 // ProcessStatus is one process that Cloister keeps running.
