@@ -65,7 +65,7 @@ func (s *Service) resourceTypes() []resourcetype.Definition {
 			NodeImageVersion: nodeImageVersion, Rootfs: s.set.NodeRootfs, AuthorityPEM: string(s.root.CertPEM),
 			TenantID: s.instance.TenantID, CredentialProviderVersion: credentialProviderVersion,
 		}),
-	}, features.Types(time.Now), recordsets.Types(s.world), registries.Unsupported())
+	}, managedclusters.Endpoints(managedclusters.Deps{Versions: kubernetesVersions}), features.Types(time.Now), recordsets.Types(s.world), registries.Unsupported())
 }
 
 // defaultRules hands the rules that one type knows to the other that shows them.

@@ -45,6 +45,8 @@ func (c *client) Put(ctx context.Context, id resourceid.ID, apiVersion string, b
 
 // Delete implements resourcetype.Client.
 func (c *client) Delete(ctx context.Context, id resourceid.ID) (bool, error) {
-	a, err := c.m.Do(ctx, Request{Method: http.MethodDelete, ID: id, APIVersion: "2024-11-01", Caller: c.principal, internal: true})
+	a, err := c.m.Do(ctx, Request{
+		Method: http.MethodDelete, ID: id, APIVersion: "2024-11-01", Caller: c.principal, internal: true, retryBefore: c.retryBefore,
+	})
 	return err == nil && a.Status != http.StatusAccepted, err
 }

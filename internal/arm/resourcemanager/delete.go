@@ -84,11 +84,30 @@ func (t *transaction) delete(ctx context.Context, d resourcetype.Definition) (*r
 			return &running[len(running)-1], true, nil
 		}
 	}
+	if err := t.refused(ctx, *existing); err != nil {
+		return nil, true, err
+	}
 	if err := t.prepareDelete(ctx, d, *existing); err != nil {
 		return nil, true, err
 	}
 	op, err := t.remove(ctx, d, *existing)
 	return op, true, err
+}
+
+// refused is how a delete ended that the same reconcile has asked for before: asking for it again and again
+// would never end. The user's next request does so once.
+func (t *transaction) refused(ctx context.Context, existing resourcestore.Resource) error {
+	if !t.request.internal || t.request.retryBefore.IsZero() {
+		return nil
+	}
+	all, err := t.m.store.Operations(ctx, existing.ID, false)
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	if last := all[len(all)-1]; last.Kind == "delete" && last.Status == resourcestore.Failed && !last.Start.Before(t.request.retryBefore) {
+		return OperationError(last)
+	}
+	return nil
 }
 
 func (t *transaction) prepareDelete(ctx context.Context, d resourcetype.Definition, existing resourcestore.Resource) error {

@@ -108,7 +108,8 @@ type Request struct {
 
 	// internal requests are made by a reconcile; see client.
 	internal bool
-	// retryBefore: an internal PUT starts a Failed resource again when it failed before this time.
+	// retryBefore: an internal PUT starts a Failed resource again when it failed before this time, and an internal
+	// DELETE asks again for what was refused before it.
 	retryBefore time.Time
 }
 

@@ -162,7 +162,8 @@ type Client interface {
 	// Put creates or updates; body is marshalled to JSON. It does nothing when the stored document already has
 	// every property of body. It returns the document's provisioning state.
 	Put(ctx context.Context, id resourceid.ID, apiVersion string, body any) (state string, err error)
-	// Delete asks for deletion; no error when there is nothing. It returns true when the resource is gone.
+	// Delete asks for deletion; no error when there is nothing. It returns true when the resource is gone, and
+	// the error of a deletion that was asked for since the reconcile's operation began and failed.
 	Delete(ctx context.Context, id resourceid.ID) (gone bool, err error)
 }
 

@@ -36,7 +36,7 @@ type Properties struct {
 	EnableEncryptionAtHost     *bool             `json:"enableEncryptionAtHost,omitempty"`
 	EnableUltraSSD             *bool             `json:"enableUltraSSD,omitempty"`
 	EnableFIPS                 *bool             `json:"enableFIPS,omitempty"`
-	NodeLabels                 map[string]string `json:"nodeLabels,omitempty"`
+	NodeLabels                 map[string]string `json:"nodeLabels"` // {} rather than absent, as Azure shows it
 	NodeTaints                 []string          `json:"nodeTaints,omitempty"`
 	AvailabilityZones          []string          `json:"availabilityZones,omitempty"`
 	SecurityProfile            *SecurityProfile  `json:"securityProfile,omitempty"`

@@ -8,6 +8,7 @@ package agentpools
 import (
 	"context"
 
+	"github.com/cloister-dev/cloister/internal/arm/armerror"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 	"github.com/cloister-dev/cloister/internal/engine/node"
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
@@ -62,6 +63,7 @@ func Type(d Deps) resourcetype.Definition {
 		NameRule:      nameRule,
 		NameCode:      "InvalidParameter",
 		NameMessage:   "The value of parameter agentPoolProfile.name is invalid. A Linux agent pool name starts with a lower-case letter and has 1 to 12 lower-case letters and digits. Please see https://aka.ms/aks-naming-rules for more details.",
+		BusyCode:      armerror.OperationNotAllowed,
 		Prepare:       t.prepare,
 		PrepareDelete: t.prepareDelete,
 		References:    references,

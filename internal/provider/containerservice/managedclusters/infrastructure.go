@@ -41,11 +41,11 @@ func registryID(cluster resourceid.ID, m *Model) resourceid.ID {
 	return managedRegistryID(cluster, m)
 }
 
-// managed reports whether the registry is AKS's own.
+// managedRegistry reports whether the registry is to be AKS's own, which is made, and made again, with the cluster.
 func (m *Model) managedRegistry() bool {
 	b := m.Properties.BootstrapProfile
-	return b.ArtifactSource == "Cache" && m.Memory.ManagedRegistry != "" &&
-		(b.ContainerRegistryID == "" || strings.HasSuffix(strings.ToLower(b.ContainerRegistryID), "/"+m.Memory.ManagedRegistry))
+	return b.ArtifactSource == "Cache" && (b.ContainerRegistryID == "" ||
+		m.Memory.ManagedRegistry != "" && strings.HasSuffix(strings.ToLower(b.ContainerRegistryID), "/"+m.Memory.ManagedRegistry))
 }
 
 // builder puts documents in order and remembers whether all of them are done.
@@ -130,7 +130,7 @@ func (t service) build(ctx context.Context, r *resourcetype.Reconciliation[Model
 		m.Properties.IdentityProfile = map[string]KubeletIdentity{"kubeletidentity": kubelet}
 	}
 
-	if m.Properties.BootstrapProfile.ArtifactSource == "Cache" && m.Properties.BootstrapProfile.ContainerRegistryID == "" {
+	if m.managedRegistry() {
 		if mem.ManagedRegistry == "" {
 			mem.ManagedRegistry = randomHex(16)
 		}

@@ -21,9 +21,10 @@ import (
 // prepare turns a PUT into the document to store: the shape of Azure's recorded 201 answer.
 func (t service) prepare(ctx context.Context, r *resourcetype.Request[Model]) error {
 	m := r.Model
-	if err := t.defaults(r); err != nil {
-		return err
+	if r.Existing != nil {
+		inherit(&m.Properties, r.Existing.Properties)
 	}
+	t.defaults(r)
 	if r.Existing != nil {
 		if err := keep(r); err != nil {
 			return err
@@ -41,7 +42,7 @@ func (t service) prepare(ctx context.Context, r *resourcetype.Request[Model]) er
 }
 
 // defaults fills in what the service decides when the request is silent.
-func (t service) defaults(r *resourcetype.Request[Model]) error {
+func (t service) defaults(r *resourcetype.Request[Model]) {
 	m, p := r.Model, &r.Model.Properties
 	if m.SKU == nil {
 		m.SKU = &SKU{Name: "Base", Tier: "Free"}
@@ -104,7 +105,20 @@ func (t service) defaults(r *resourcetype.Request[Model]) error {
 			GroupID: "management", RequiredMembers: []string{"management"},
 		}}
 	}
-	return nil
+}
+
+// inherit keeps what an update leaves unsaid and the service never changes by itself.
+func inherit(p *Properties, was Properties) {
+	p.KubernetesVersion = or(p.KubernetesVersion, was.KubernetesVersion)
+	if was.NetworkProfile != nil {
+		if p.NetworkProfile == nil {
+			p.NetworkProfile = &NetworkProfile{OutboundType: was.NetworkProfile.OutboundType}
+		}
+		n := p.NetworkProfile
+		n.NetworkPlugin = or(n.NetworkPlugin, was.NetworkProfile.NetworkPlugin)
+		n.ServiceCIDR = or(n.ServiceCIDR, was.NetworkProfile.ServiceCIDR)
+		n.DNSServiceIP = or(n.DNSServiceIP, was.NetworkProfile.DNSServiceIP)
+	}
 }
 
 // invent gives a new cluster the names that it keeps for life.
@@ -185,16 +199,11 @@ func keep(r *resourcetype.Request[Model]) error {
 	if p.IdentityProfile == nil {
 		p.IdentityProfile = q.IdentityProfile
 	}
-	// A PUT that names the AKS-managed registry, as az sends back what it read, means "unchanged".
-	if b := p.BootstrapProfile; b.ArtifactSource == "Cache" && b.ContainerRegistryID != "" && isManagedRegistry(r.ID, m, b.ContainerRegistryID) {
-		b.ContainerRegistryID = ""
+	// Who names no registry, as whoever never did, has the AKS-managed one once it is there.
+	if b := p.BootstrapProfile; b.ArtifactSource == "Cache" && m.Memory.ManagedRegistry != "" && m.managedRegistry() {
+		b.ContainerRegistryID = managedRegistryID(r.ID, m).String()
 	}
 	return nil
-}
-
-func isManagedRegistry(id resourceid.ID, m *Model, registry string) bool {
-	parsed, err := resourceid.Parse(registry)
-	return err == nil && m.Memory.ManagedRegistry != "" && parsed.Equal(managedRegistryID(id, m))
 }
 
 // splitPools hands the inline agent pools to their own type: they are stored as children and rendered back.

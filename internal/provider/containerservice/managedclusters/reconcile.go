@@ -91,8 +91,7 @@ func (t service) cluster(ctx context.Context, r *resourcetype.Reconciliation[Mod
 type poolView struct {
 	Name       string `json:"name"`
 	Properties struct {
-		Count             int    `json:"count"`
-		ProvisioningState string `json:"provisioningState"`
+		Count int `json:"count"`
 	} `json:"properties"`
 	Memory struct {
 		Fault *armerror.Error `json:"fault"`
@@ -131,8 +130,9 @@ func (t service) poolState(ctx context.Context, r *resourcetype.Reconciliation[M
 		if err := r.Client.Get(ctx, p.ID, &v); err != nil {
 			return "", err
 		}
-		// Changes nothing, but starts a pool again that failed before the user's request.
-		poolState, err := r.Client.Put(ctx, p.ID, poolAPI, object{"properties": object{"count": v.Properties.Count}})
+		// Changes nothing, but starts a pool again that failed before the user's request. It says all that the
+		// pool is: a PUT replaces.
+		poolState, err := r.Client.Put(ctx, p.ID, poolAPI, p.Body)
 		if err != nil {
 			return "", err
 		}

@@ -106,6 +106,9 @@ func references(m *Model) []resourcetype.Reference {
 		return out
 	}
 	group := nodeGroup(id, m)
+	if subnet, err := resourceid.Parse(m.Memory.SubnetID); err == nil && m.Memory.SubnetID != "" && !group.Contains(subnet) {
+		add("properties.agentPoolProfiles.vnetSubnetID", subnet.String(), "Microsoft.Network/virtualNetworks/subnets/join/action")
+	}
 	for _, made := range []resourceid.ID{
 		group,
 		group.Resource("Microsoft.Network/networkSecurityGroups", "aks-agentpool-"+m.Memory.Suffix+"-nsg"),

@@ -113,7 +113,7 @@ func (t service) validate(ctx context.Context, r *resourcetype.Request[Model]) e
 	if err := validateService(n); err != nil {
 		return err
 	}
-	if err := validateRegistry(ctx, r.Documents, b); err != nil {
+	if err := validateRegistry(ctx, r.Documents, m); err != nil {
 		return err
 	}
 	if r.Existing == nil && len(m.Properties.AgentPoolProfiles) == 0 {
@@ -151,8 +151,9 @@ func validateService(n *NetworkProfile) error {
 
 // validateRegistry checks a bring-your-own registry as far as the service does at once; that its rule,
 // endpoint and roles are in order shows when nodes bootstrap, as on Azure.
-func validateRegistry(ctx context.Context, docs resourcetype.Reader, b *BootstrapProfile) error {
-	if b.ContainerRegistryID == "" {
+func validateRegistry(ctx context.Context, docs resourcetype.Reader, m *Model) error {
+	b := m.Properties.BootstrapProfile
+	if b.ContainerRegistryID == "" || m.managedRegistry() {
 		return nil
 	}
 	target := "properties.bootstrapProfile.containerRegistryId"
