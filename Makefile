@@ -36,8 +36,8 @@ bench: build ## time create, delete, start and memory; prints a table with media
 lint: ## golangci-lint with the configuration of the tree
 	cd tools && go tool golangci-lint run --config ../.golangci.yml ../...
 
-fuzz: ## each fuzz target for a minute
-	@hack/fuzz
+fuzz: ## each fuzz target for a while; TIME=30s
+	@hack/fuzz $(TIME)
 
 clean: ## remove bin/
 	rm -rf bin
