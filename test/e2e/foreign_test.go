@@ -94,8 +94,16 @@ func (f *foreign) start() error {
 	if err := f.daemon.Start(); err != nil {
 		return err
 	}
-	// ctr waits for the socket, and for the container to run.
-	out, err := f.ctr("--connect-timeout", "20s", "run", "--detach", "--rootfs", root, foreignID, "/bin/sleep", "infinity")
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		out, err := f.ctr("version")
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the foreign containerd does not answer: %w: %s", err, out)
+		}
+	}
+	out, err := f.ctr("run", "--detach", "--rootfs", root, foreignID, "/bin/sleep", "infinity")
 	if err != nil {
 		return fmt.Errorf("ctr run: %w: %s", err, out)
 	}
