@@ -59,7 +59,7 @@ func (s *Service) resourceTypes() []resourcetype.Definition {
 		privateendpointconnections.Type(s.world),
 		privatelinkresources.Type(),
 		resourcetype.DefineEndpoint(registries.CheckNameAvailability()),
-		managedclusters.Type(managedclusters.Deps{ControlPlane: s.clusters, Versions: kubernetesVersions, TenantID: s.instance.TenantID}),
+		managedclusters.Type(managedclusters.Deps{ControlPlane: s.clusters, World: s.world, Versions: kubernetesVersions, TenantID: s.instance.TenantID}),
 		agentpools.Type(agentpools.Deps{
 			Nodes: poolNodes{s.nodes, s.results}, ControlPlane: s.clusters,
 			NodeImageVersion: nodeImageVersion, Rootfs: s.set.NodeRootfs, AuthorityPEM: string(s.root.CertPEM),

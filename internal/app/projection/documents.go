@@ -186,6 +186,7 @@ type managedCluster struct {
 		ClusterID       string `json:"clusterId"`
 		SubnetID        string `json:"subnetId"`
 		EndpointAddress string `json:"endpointAddress"`
+		Removed         bool   `json:"removed"`
 	} `json:"cloister"`
 }
 

@@ -318,7 +318,10 @@ func (b *builder) leafOf(target resourceid.ID) (string, error) {
 		return LeafRegistry, nil
 	case target.Is("Microsoft.ContainerService/managedClusters"):
 		cluster, err := decode[managedCluster](r)
-		return LeafOfCluster(cluster.Memory.ClusterID), err
+		if err != nil || cluster.Memory.Removed {
+			return "", err
+		}
+		return LeafOfCluster(cluster.Memory.ClusterID), nil
 	}
 	return "", nil
 }

@@ -103,7 +103,7 @@ func (b *builder) clusters() error {
 			return err
 		}
 		id := doc.Memory.ClusterID
-		if id == "" {
+		if id == "" || doc.Memory.Removed {
 			continue
 		}
 		leaf := LeafOfCluster(id)

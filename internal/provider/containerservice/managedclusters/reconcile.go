@@ -158,11 +158,19 @@ func (t service) remove(ctx context.Context, r *resourcetype.Reconciliation[Mode
 	if err := t.ControlPlane.Remove(ctx, r.Model.Memory.ClusterID); err != nil {
 		return resourcetype.Result{}, fmt.Errorf("remove the control plane: %w", err)
 	}
+	r.Model.Memory.Removed = true
+	if err := r.Save(ctx); err != nil {
+		return resourcetype.Result{}, err
+	}
 	gone, err := r.Client.Delete(ctx, nodeGroup(r.ID, r.Model))
 	if err != nil {
 		return resourcetype.Result{}, fmt.Errorf("delete %s: %w", r.Model.Properties.NodeResourceGroup, err)
 	}
-	return resourcetype.Result{Waiting: !gone}, nil
+	if !gone {
+		return resourcetype.Result{Waiting: true}, nil
+	}
+	// The document is the last that names the control plane's namespace.
+	return resourcetype.Result{}, t.World.Sync(ctx)
 }
 
 // zoneOf is the private DNS zone of a name: all after its first label.

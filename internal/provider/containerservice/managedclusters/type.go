@@ -48,9 +48,16 @@ type ControlPlane interface {
 	Kubeconfig(ctx context.Context, id, server, group, name string, admin bool) ([]byte, error)
 }
 
+// World is what the documents describe.
+type World interface {
+	// Sync returns when the machine agrees with the documents stored before the call.
+	Sync(ctx context.Context) error
+}
+
 // Deps are what the type is made of.
 type Deps struct {
 	ControlPlane ControlPlane
+	World        World
 	// Versions are the Kubernetes versions there are, oldest first.
 	Versions []string
 	TenantID string
