@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -25,10 +26,10 @@ type machine struct {
 
 	mu      sync.Mutex
 	planes  map[string]managedclusters.Cluster
-	nodes   map[string]*fakeNode          // by node.Config.ID
-	joined  []string                      // names of Node objects in API servers
-	exits   map[string]bootstrap.ExitCode // by node name: how its next provisioning ends
-	hold    chan struct{}                 // provisioning ends when this is closed; nil: at once
+	nodes   map[string]*fakeNode // by node.Config.ID
+	joined  []string             // names of Node objects in API servers
+	failing string               // end of the names of nodes that cannot reach their registry
+	hold    chan struct{}        // provisioning ends when this is closed; nil: at once
 	drained []string
 }
 
@@ -41,7 +42,7 @@ type fakeNode struct {
 func newMachine() *machine {
 	return &machine{
 		effect: func(do func() error) error { return do() },
-		planes: map[string]managedclusters.Cluster{}, nodes: map[string]*fakeNode{}, exits: map[string]bootstrap.ExitCode{},
+		planes: map[string]managedclusters.Cluster{}, nodes: map[string]*fakeNode{},
 	}
 }
 
@@ -112,7 +113,11 @@ func (m *machine) Set(_ context.Context, c node.Config) error {
 			if ok {
 				runs = n.runs + 1
 			}
-			m.nodes[c.ID] = &fakeNode{Config: c, exit: m.exits[c.Name], runs: runs}
+			exit := bootstrap.Success
+			if m.failing != "" && strings.HasSuffix(c.Name, m.failing) {
+				exit = bootstrap.OrasPullNetworkTimeout
+			}
+			m.nodes[c.ID] = &fakeNode{Config: c, exit: exit, runs: runs}
 		}
 	})
 }

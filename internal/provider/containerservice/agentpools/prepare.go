@@ -2,8 +2,11 @@ package agentpools
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -65,7 +68,13 @@ func (t service) prepare(ctx context.Context, r *resourcetype.Request[Model]) er
 	}
 	version := c.Properties.CurrentKubernetesVersion
 	defaults(p, version, t.NodeImageVersion)
-	return t.validate(p, version)
+	if err := t.validate(p, version); err != nil {
+		return err
+	}
+	if p.VnetSubnetID == "" || r.Existing != nil {
+		return nil
+	}
+	return validateSubnet(ctx, r.Documents, p.VnetSubnetID, c)
 }
 
 func defaults(p *Properties, version, image string) {
@@ -138,8 +147,12 @@ func (t service) validate(p *Properties, version string) error {
 		return unsupported("enableAutoScaling", "The cluster autoscaler is not supported by this version of Cloister.")
 	case isTrue(p.EnableNodePublicIP):
 		return unsupported("enableNodePublicIP", "Node public IP addresses are not supported by this version of Cloister.")
-	case isTrue(p.EnableUltraSSD), isTrue(p.EnableFIPS), isTrue(p.EnableEncryptionAtHost):
-		return unsupported("", "enableUltraSSD, enableFIPS and enableEncryptionAtHost are not supported by Cloister.")
+	case isTrue(p.EnableUltraSSD):
+		return unsupported("enableUltraSSD", "Ultra disks are not supported by Cloister.")
+	case isTrue(p.EnableFIPS):
+		return unsupported("enableFIPS", "FIPS node images are not supported by Cloister.")
+	case isTrue(p.EnableEncryptionAtHost):
+		return unsupported("enableEncryptionAtHost", "Encryption at host is not supported by Cloister.")
 	case strings.EqualFold(p.ScaleSetPriority, "Spot"):
 		return unsupported("scaleSetPriority", "Spot agent pools are not supported by Cloister.")
 	case len(p.AvailabilityZones) > 0:
@@ -148,8 +161,48 @@ func (t service) validate(p *Properties, version string) error {
 	if version != "" && p.OrchestratorVersion != version && !strings.HasPrefix(version, p.OrchestratorVersion+".") {
 		return armerror.New("NodePoolMcVersionIncompatible", "Node pool version %s and control plane version %s are incompatible.", p.OrchestratorVersion, version).WithTarget("properties.orchestratorVersion")
 	}
-	if _, err := resourceid.Parse(p.VnetSubnetID); p.VnetSubnetID != "" && err != nil {
-		return refuse("vnetSubnetID", "vnetSubnetID %q is not a resource ID.", p.VnetSubnetID)
+	return nil
+}
+
+// validateSubnet checks a pool's own subnet against the cluster's network.
+func validateSubnet(ctx context.Context, docs resourcetype.Reader, subnet string, c cluster) error {
+	refuse := func(code, format string, args ...any) error {
+		return armerror.New(code, format, args...).WithTarget("properties.vnetSubnetID")
+	}
+
+	id, err := resourceid.Parse(subnet)
+	if err != nil || !id.Is("Microsoft.Network/virtualNetworks/subnets") {
+		return refuse(armerror.InvalidParameter, "vnetSubnetID %q is not the resource ID of a subnet.", subnet)
+	}
+	var doc struct {
+		Properties struct {
+			AddressPrefix   string            `json:"addressPrefix"`
+			AddressPrefixes []string          `json:"addressPrefixes"`
+			Delegations     []json.RawMessage `json:"delegations"`
+		} `json:"properties"`
+	}
+	if err := docs.Get(ctx, id, &doc); errors.Is(err, resourcestore.ErrNotFound) {
+		return refuse("SubnetNotFound", "The subnet %s of vnetSubnetID was not found.", subnet)
+	} else if err != nil {
+		return err
+	}
+	if len(doc.Properties.Delegations) > 0 {
+		return refuse("SubnetIsDelegated", "AgentPoolProfile subnet with id %s cannot be used as it's a delegated subnet. Please check https://aka.ms/adv-network-prerequest for more details.", subnet)
+	}
+	if first, err := resourceid.Parse(c.Memory.SubnetID); err == nil && c.Memory.SubnetID != "" {
+		of, _ := first.Parent()
+		if vnet, _ := id.Parent(); !vnet.Equal(of) {
+			return refuse(armerror.InvalidParameter, "All agent pools of a cluster must be in one virtual network: %s is not in %s.", subnet, of)
+		}
+	}
+	service, err := netip.ParsePrefix(c.Properties.NetworkProfile.ServiceCIDR)
+	if err != nil {
+		return fmt.Errorf("read the service range of %s: %w", c.ID, err)
+	}
+	for _, s := range append(doc.Properties.AddressPrefixes, doc.Properties.AddressPrefix) {
+		if prefix, err := netip.ParsePrefix(s); err == nil && prefix.Overlaps(service) {
+			return armerror.New("ServiceCidrOverlapExistingSubnetsCidr", "The specified service CIDR %s is conflicted with an existing subnet CIDR %s", service, prefix).WithTarget("properties.networkProfile.serviceCidr")
+		}
 	}
 	return nil
 }

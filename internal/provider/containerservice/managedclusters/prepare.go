@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"regexp"
 	"strings"
 
 	"github.com/google/uuid"
@@ -121,6 +122,9 @@ func inherit(p *Properties, was Properties) {
 	}
 }
 
+// groupName is the rule for resource groups, with AKS's shorter limit.
+var groupName = regexp.MustCompile(`^[-\w._()]{0,79}[-\w_()]$`)
+
 // invent gives a new cluster the names that it keeps for life.
 func (t service) invent(ctx context.Context, r *resourcetype.Request[Model]) error {
 	m, p := r.Model, &r.Model.Properties
@@ -144,6 +148,9 @@ func (t service) invent(ctx context.Context, r *resourcetype.Request[Model]) err
 		if len(p.NodeResourceGroup) > 80 {
 			p.NodeResourceGroup = p.NodeResourceGroup[:80]
 		}
+	}
+	if !groupName.MatchString(p.NodeResourceGroup) {
+		return armerror.New(armerror.InvalidParameter, "The value of parameter nodeResourceGroup is invalid: %q. It has 1 to 80 letters, digits, '-', '.', '_', '(' and ')', and does not end with '.'.", p.NodeResourceGroup).WithTarget("properties.nodeResourceGroup")
 	}
 	err := r.Documents.Get(ctx, nodeGroup(r.ID, m), new(json.RawMessage))
 	if err == nil {

@@ -91,7 +91,8 @@ func (t service) cluster(ctx context.Context, r *resourcetype.Reconciliation[Mod
 type poolView struct {
 	Name       string `json:"name"`
 	Properties struct {
-		Count int `json:"count"`
+		Count             int    `json:"count"`
+		ProvisioningState string `json:"provisioningState"`
 	} `json:"properties"`
 	Memory struct {
 		Fault *armerror.Error `json:"fault"`
@@ -130,11 +131,13 @@ func (t service) poolState(ctx context.Context, r *resourcetype.Reconciliation[M
 		if err := r.Client.Get(ctx, p.ID, &v); err != nil {
 			return "", err
 		}
-		// Changes nothing, but starts a pool again that failed before the user's request. It says all that the
-		// pool is: a PUT replaces.
-		poolState, err := r.Client.Put(ctx, p.ID, poolAPI, p.Body)
-		if err != nil {
-			return "", err
+		poolState := v.Properties.ProvisioningState
+		if poolState == "Failed" {
+			// Changes nothing, but starts a pool again that failed before the user's request. It says all that the
+			// pool is: a PUT replaces.
+			if poolState, err = r.Client.Put(ctx, p.ID, poolAPI, p.Body); err != nil {
+				return "", err
+			}
 		}
 		switch poolState {
 		case "Succeeded":

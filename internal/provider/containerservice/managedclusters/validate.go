@@ -2,7 +2,6 @@ package managedclusters
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/netip"
 	"slices"
@@ -25,8 +24,6 @@ const (
 	codeDNSServiceIP  = "DnsServiceIpOutOfServiceCidr"
 	codeInvalidCIDR   = "InvalidServiceCidr"
 	codeUnsupported   = "NotSupported"
-	codeSubnet        = "SubnetNotFound"
-	codeDelegated     = "SubnetIsDelegated"
 	codeIdentity      = "OnlySupportedOnUserAssignedMSICluster"
 	codeRegistry      = "InvalidBootstrapContainerRegistry"
 	codeOutboundType  = "InvalidOutboundType"
@@ -119,7 +116,7 @@ func (t service) validate(ctx context.Context, r *resourcetype.Request[Model]) e
 	if r.Existing == nil && len(m.Properties.AgentPoolProfiles) == 0 {
 		return armerror.New(armerror.InvalidParameter, "At least one agent pool of mode System is required.").WithTarget("properties.agentPoolProfiles")
 	}
-	return validatePools(ctx, r)
+	return validatePools(r)
 }
 
 func (t service) validateVersion(version, cluster, source string) error {
@@ -180,8 +177,8 @@ func validateRegistry(ctx context.Context, docs resourcetype.Reader, m *Model) e
 	return nil
 }
 
-// validatePools checks what all pools of the request share with the cluster: their subnet.
-func validatePools(ctx context.Context, r *resourcetype.Request[Model]) error {
+// validatePools checks what concerns all pools of the request together; each one is its own type's to check.
+func validatePools(r *resourcetype.Request[Model]) error {
 	m := r.Model
 	service, _ := netip.ParsePrefix(m.Properties.NetworkProfile.ServiceCIDR)
 	system := r.Existing != nil
@@ -197,42 +194,10 @@ func validatePools(ctx context.Context, r *resourcetype.Request[Model]) error {
 			if service.Overlaps(managedVNetPrefix) {
 				return armerror.New(codeServiceCIDR, "The specified service CIDR %s is conflicted with an existing subnet CIDR %s", service, managedSubnetPrefix).WithTarget("properties.networkProfile.serviceCidr")
 			}
-			continue
-		}
-		if err := validateSubnet(ctx, r.Documents, subnet, service); err != nil {
-			return err
 		}
 	}
 	if !system {
 		return armerror.New(armerror.InvalidParameter, "At least one agent pool of mode System is required.").WithTarget("properties.agentPoolProfiles")
-	}
-	return nil
-}
-
-func validateSubnet(ctx context.Context, docs resourcetype.Reader, subnet string, service netip.Prefix) error {
-	id, err := resourceid.Parse(subnet)
-	if err != nil || !id.Is("Microsoft.Network/virtualNetworks/subnets") {
-		return armerror.New(armerror.InvalidParameter, "vnetSubnetID %q is not the resource ID of a subnet.", subnet).WithTarget("properties.agentPoolProfiles.vnetSubnetID")
-	}
-	var doc struct {
-		Properties struct {
-			AddressPrefix   string            `json:"addressPrefix"`
-			AddressPrefixes []string          `json:"addressPrefixes"`
-			Delegations     []json.RawMessage `json:"delegations"`
-		} `json:"properties"`
-	}
-	if err := docs.Get(ctx, id, &doc); errors.Is(err, resourcestore.ErrNotFound) {
-		return armerror.New(codeSubnet, "The subnet %s of vnetSubnetID was not found.", subnet).WithTarget("properties.agentPoolProfiles.vnetSubnetID")
-	} else if err != nil {
-		return err
-	}
-	if len(doc.Properties.Delegations) > 0 {
-		return armerror.New(codeDelegated, "AgentPoolProfile subnet with id %s cannot be used as it's a delegated subnet. Please check https://aka.ms/adv-network-prerequest for more details.", subnet).WithTarget("properties.agentPoolProfiles.vnetSubnetID")
-	}
-	for _, s := range append(doc.Properties.AddressPrefixes, doc.Properties.AddressPrefix) {
-		if prefix, err := netip.ParsePrefix(s); err == nil && prefix.Overlaps(service) {
-			return armerror.New(codeServiceCIDR, "The specified service CIDR %s is conflicted with an existing subnet CIDR %s", service, prefix).WithTarget("properties.networkProfile.serviceCidr")
-		}
 	}
 	return nil
 }
