@@ -3,7 +3,7 @@ SHELL := /bin/bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 export CGO_ENABLED := 0
 
-.PHONY: help demo build check test test-unit test-e2e test-vm bench lint fuzz clean setup
+.PHONY: help demo build check test test-unit test-e2e test-vm bench lint fuzz docs clean setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ bench: build ## time create, delete, start and memory; prints a table with media
 
 lint: ## golangci-lint with the configuration of the tree
 	cd tools && go tool golangci-lint run --config ../.golangci.yml ../...
+
+docs: ## write docs/reference anew from the code
+	go test ./test/reference -count=1 -update
 
 fuzz: ## each fuzz target for a while; TIME=30s
 	@hack/fuzz $(TIME)

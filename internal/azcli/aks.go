@@ -45,6 +45,13 @@ func aksCommands() []command {
 		command{path: "aks scale", help: "Scale the node pool in a managed Kubernetes cluster.", waits: true, table: clusterTable,
 			args:   cluster.args(arg{name: "node-count", short: "c", help: "Number of nodes in the node pool.", required: true, kind: number}, arg{name: "nodepool-name", help: "Node pool name, when there are several.", part: true}),
 			target: cluster.target, on: aksScale},
+		command{path: "aks get-versions", help: "Get the versions available for creating a managed Kubernetes cluster.", raw: true,
+			args: []arg{{name: "location", short: "l", help: "Location.", required: true, part: true}}, run: func(c *call) (any, error) {
+				return c.c.getPath(c.ctx, "/subscriptions/"+c.c.Subscription+"/providers/Microsoft.ContainerService/locations/"+c.get("location")+"/kubernetesVersions", aksAPI)
+			}},
+		command{path: "aks get-upgrades", help: "Get the upgrade versions available for a managed Kubernetes cluster.", args: cluster.args(), target: cluster.target, on: func(c *call, id resourceid.ID) (any, error) {
+			return c.c.getPath(c.ctx, id.String()+"/upgradeProfiles/default", aksAPI)
+		}},
 		command{path: "aks wait", help: "Wait for a managed Kubernetes cluster to reach a desired state.", args: cluster.args(waitArgs...), target: cluster.target, on: waitFor},
 		command{path: "aks get-credentials", help: "Get access credentials for a managed Kubernetes cluster.", args: cluster.args(
 			arg{name: "admin", short: "a", help: "Get cluster administrator credentials.", kind: flag},

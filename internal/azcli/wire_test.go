@@ -48,6 +48,8 @@ var recorded = map[string]string{
 	"aks update (disable: Direct + LoadBalancer)":              "aks update -g rg-netiso -n aks-byo --bootstrap-artifact-source Direct --outbound-type LoadBalancer",
 	"aks scale":                                  "aks scale -g rg-netiso -n aks-existing --node-count 2",
 	"aks show (aks-managed)":                     "aks show -g rg-netiso -n aks-managed",
+	"aks get-versions":                           "aks get-versions -l eastus",
+	"aks get-upgrades":                           "aks get-upgrades -g rg-netiso -n aks-existing",
 	"aks show missing":                           "aks show -g rg-netiso -n nope",
 	"aks list":                                   "aks list",
 	"aks delete":                                 "aks delete -g rg-netiso -n aks-existing --yes",
