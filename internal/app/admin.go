@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
-	"github.com/cloister-dev/cloister/internal/arm/frontdoor"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/engine/identity"
@@ -36,9 +35,8 @@ func withoutAdministration(h http.Handler) http.Handler {
 
 // handler answers ARM, and the administration API beside it.
 func (s *Service) handler() http.Handler {
-	arm := frontdoor.New(s.frontdoorOptions())
 	mux := http.NewServeMux()
-	mux.Handle("/", s.whenReady(arm))
+	mux.Handle("/", s.whenReady(s.API.Handler()))
 	for pattern, h := range map[string]func(http.ResponseWriter, *http.Request) (any, error){
 		"GET " + administration + "status":   s.adminStatus,
 		"GET " + administration + "ready":    s.adminReady,

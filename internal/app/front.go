@@ -28,12 +28,12 @@ func socketClient(l layout.Layout) *http.Client {
 }
 
 // front is what the front door needs to know of the installation.
-type front struct{ *Service }
+type front struct{ *API }
 
-func (s *Service) frontdoorOptions() frontdoor.Options {
+func (a *API) frontdoorOptions() frontdoor.Options {
 	return frontdoor.Options{
-		Manager: s.manager, Types: s.types, Store: s.store, Authenticator: front{s}, Directory: front{s}, Registrar: s.registrations,
-		Timeline: s.reconciler, Log: s.Log, Metadata: metadata, AuthorityURL: "https://login.microsoftonline.com/" + s.instance.TenantID,
+		Manager: a.manager, Types: a.types, Store: a.store, Authenticator: front{a}, Directory: front{a}, Registrar: a.registrations,
+		Timeline: a.reconciler, Log: a.log, Metadata: metadata, AuthorityURL: "https://login.microsoftonline.com/" + a.instance.TenantID,
 	}
 }
 

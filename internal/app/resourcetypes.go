@@ -39,33 +39,33 @@ const (
 )
 
 // resourceTypes is THE list of resource types.
-func (s *Service) resourceTypes() []resourcetype.Definition {
+func (a *API) resourceTypes(e Engines) []resourcetype.Definition {
 	return slices.Concat([]resourcetype.Definition{
 		resourcegroups.Type(),
 		roledefinitions.Type(),
-		roleassignments.Type(s.world, s.directory, s.access.roleExists),
-		userassignedidentities.Type(s.instance.TenantID),
-		virtualnetworks.Type(s.world),
-		subnets.Type(s.world),
-		networksecuritygroups.Type(s.world, defaultRules()),
-		securityrules.Type(s.world),
-		networkinterfaces.Type(s.world, s.isFirstParty),
-		privateendpoints.Type(s.world, s.access),
+		roleassignments.Type(e.World, a.directory, a.access.roleExists),
+		userassignedidentities.Type(a.instance.TenantID),
+		virtualnetworks.Type(e.World),
+		subnets.Type(e.World),
+		networksecuritygroups.Type(e.World, defaultRules()),
+		securityrules.Type(e.World),
+		networkinterfaces.Type(e.World, a.isFirstParty),
+		privateendpoints.Type(e.World, a.access),
 		privatednszonegroups.Type(),
-		privatednszones.Type(s.world),
-		virtualnetworklinks.Type(s.world),
-		registries.Type(s.world),
-		cacherules.Type(s.world),
-		privateendpointconnections.Type(s.world),
+		privatednszones.Type(e.World),
+		virtualnetworklinks.Type(e.World),
+		registries.Type(e.World),
+		cacherules.Type(e.World),
+		privateendpointconnections.Type(e.World),
 		privatelinkresources.Type(),
 		resourcetype.DefineEndpoint(registries.CheckNameAvailability()),
-		managedclusters.Type(managedclusters.Deps{ControlPlane: s.clusters, World: s.world, Versions: kubernetesVersions, TenantID: s.instance.TenantID}),
+		managedclusters.Type(managedclusters.Deps{ControlPlane: e.ControlPlane, World: e.World, Versions: kubernetesVersions, TenantID: a.instance.TenantID}),
 		agentpools.Type(agentpools.Deps{
-			Nodes: poolNodes{s.nodes, s.results}, ControlPlane: s.clusters,
-			NodeImageVersion: nodeImageVersion, Rootfs: s.set.NodeRootfs, AuthorityPEM: string(s.root.CertPEM),
-			TenantID: s.instance.TenantID, CredentialProviderVersion: credentialProviderVersion,
+			Nodes: e.Nodes, ControlPlane: e.ControlPlane,
+			NodeImageVersion: nodeImageVersion, Rootfs: e.NodeRootfs, AuthorityPEM: e.AuthorityPEM,
+			TenantID: a.instance.TenantID, CredentialProviderVersion: credentialProviderVersion,
 		}),
-	}, managedclusters.Endpoints(managedclusters.Deps{Versions: kubernetesVersions}), features.Types(time.Now), recordsets.Types(s.world), registries.Unsupported())
+	}, managedclusters.Endpoints(managedclusters.Deps{Versions: kubernetesVersions}), features.Types(time.Now), recordsets.Types(e.World), registries.Unsupported())
 }
 
 // defaultRules hands the rules that one type knows to the other that shows them.
@@ -78,8 +78,8 @@ func defaultRules() []networksecuritygroups.Rule {
 }
 
 // isFirstParty tells Cloister's own services from users.
-func (s *Service) isFirstParty(p resourcetype.Principal) bool {
-	return strings.EqualFold(p.ObjectID, s.instance.AKS.ObjectID)
+func (a *API) isFirstParty(p resourcetype.Principal) bool {
+	return strings.EqualFold(p.ObjectID, a.instance.AKS.ObjectID)
 }
 
 // roleExists reports whether a role is named by the GUID.

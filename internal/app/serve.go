@@ -21,12 +21,8 @@ import (
 
 	"github.com/cloister-dev/cloister/internal/app/projection"
 	"github.com/cloister-dev/cloister/internal/app/public"
-	"github.com/cloister-dev/cloister/internal/arm/reconcile"
-	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcemanager"
-	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore/sqlite"
-	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 	"github.com/cloister-dev/cloister/internal/engine/artifacts"
 	"github.com/cloister-dev/cloister/internal/engine/containerd"
 	"github.com/cloister-dev/cloister/internal/engine/controlplane"
@@ -39,7 +35,6 @@ import (
 	"github.com/cloister-dev/cloister/internal/lib/layout"
 	"github.com/cloister-dev/cloister/internal/lib/netns"
 	"github.com/cloister-dev/cloister/internal/lib/pki"
-	"github.com/cloister-dev/cloister/internal/provider/resources/resourceproviders"
 )
 
 // ServeOptions say which installation to serve.
@@ -51,31 +46,21 @@ type ServeOptions struct {
 
 // Service is one running `cloister serve`.
 type Service struct {
+	*API
 	ServeOptions
-	instance   Instance
 	layout     layout.Layout
 	set        artifacts.Set
 	programs   programs
 	root       *pki.Authority
-	keys       *identity.Keys
-	issuer     *identity.Issuer
 	daemon     *containerd.Daemon
 	containers *containerrun.Client
 	fabric     *fabric.Fabric
-	store      resourcestore.Store
-	manager    *resourcemanager.Manager
-	reconciler *reconcile.Reconciler
-	types      *resourcetype.Types
-	// registrations says which resource providers the subscription is registered for.
-	registrations *resourceproviders.Registrations
-	world         *World
-	nodes         *node.Engine
-	results       *provisionResults
-	planes        *controlplane.Engine
-	clusters      *clusters
-	directory     *directory
-	access        *access
-	started       time.Time
+	world      *World
+	nodes      *node.Engine
+	results    *provisionResults
+	planes     *controlplane.Engine
+	clusters   *clusters
+	started    time.Time
 
 	exit  context.CancelFunc
 	ready chan struct{} // closed when all is up, or problem is set
@@ -132,13 +117,13 @@ func Serve(ctx context.Context, o ServeOptions) error {
 		return err
 	}
 	defer lock.Close()
-	s := &Service{ServeOptions: o, instance: in, layout: in.Layout(o.DataDir, o.CacheDir), started: time.Now(), ready: make(chan struct{})}
+	s := &Service{ServeOptions: o, layout: in.Layout(o.DataDir, o.CacheDir), started: time.Now(), ready: make(chan struct{})}
 	if s.set, err = artifacts.Locate(o.CacheDir); err != nil {
 		return err
 	}
 	ctx, s.exit = context.WithCancel(ctx)
 	defer s.exit()
-	if err := s.open(); err != nil {
+	if err := s.open(in); err != nil {
 		return err
 	}
 	defer s.close()
@@ -173,7 +158,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 }
 
 // open loads and connects everything that needs nothing to run.
-func (s *Service) open() (err error) {
+func (s *Service) open(in Instance) (err error) {
 	l := s.layout
 	for _, dir := range []string{l.RunDir, filepath.Dir(l.Tunnel("x"))} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
@@ -186,20 +171,17 @@ func (s *Service) open() (err error) {
 	if s.programs, err = installPrograms(l); err != nil {
 		return fmt.Errorf("install the program: %w", err)
 	}
-	if s.root, err = pki.OpenAuthority(l.PKI(), "root", "Cloister root "+s.instance.ID); err != nil {
+	if s.root, err = pki.OpenAuthority(l.PKI(), "root", "Cloister root "+in.ID); err != nil {
 		return err
 	}
-	if s.keys, err = identity.OpenKeys(l.Identity()); err != nil {
+	keys, err := identity.OpenKeys(l.Identity())
+	if err != nil {
 		return err
 	}
-	s.issuer = identity.NewIssuer(s.keys, nil)
-	if s.store, err = sqlite.Open(context.Background(), filepath.Join(l.DataDir, "cloister.db")); err != nil {
+	store, err := sqlite.Open(context.Background(), filepath.Join(l.DataDir, "cloister.db"))
+	if err != nil {
 		return err
 	}
-	if s.directory, err = newDirectory(s.instance, s.store); err != nil {
-		return err
-	}
-	s.access = newAccess(s.store)
 	s.fabric = fabric.New(l)
 	s.daemon = containerd.New(l, s.set.Bin)
 	if s.containers, err = containerrun.New(s.daemon.RunOptions(s.programs.stable, "hook", "cgroup")); err != nil {
@@ -211,18 +193,12 @@ func (s *Service) open() (err error) {
 	s.results = newProvisionResults(s.nodes)
 	s.planes = controlplane.New(l, s.set.Bin, s.containers)
 	s.clusters = &clusters{layout: l, engine: s.planes, leaf: func(name string) (netip.Addr, bool) { return s.world.LeafAddress(name) }}
-	s.world = &World{layout: l, store: s.store, fabric: s.fabric, input: s.projectionInput, log: s.Log, public: s.publicConfig, sessions: map[string]projection.Session{}}
-	s.registrations = resourceproviders.New(s.store)
-	s.types = resourcetype.NewTypes(s.resourceTypes()...)
-	s.manager = resourcemanager.New(resourcemanager.Options{
-		Store: s.store, Types: s.types, Authorizer: s.access, Directory: front{s}, Registration: s.registrations, Log: s.Log,
-	})
-	aks := resourcetype.Principal{ObjectID: s.instance.AKS.ObjectID, AppID: s.instance.AKS.AppID, TenantID: s.instance.TenantID, Name: s.instance.AKS.Name}
-	s.reconciler = reconcile.New(reconcile.Options{
-		Store: s.store, Types: s.types, Manager: s.manager, Log: s.Log,
-		Principal: func(resourcetype.Definition) resourcetype.Principal { return aks },
-	})
-	return nil
+	s.world = &World{layout: l, store: store, fabric: s.fabric, input: s.projectionInput, log: s.Log, public: s.publicConfig, sessions: map[string]projection.Session{}}
+	s.API, err = NewAPI(in, store, keys, Engines{
+		World: s.world, ControlPlane: s.clusters, Nodes: poolNodes{s.nodes, s.results},
+		NodeRootfs: s.set.NodeRootfs, AuthorityPEM: string(s.root.CertPEM),
+	}, s.Log)
+	return err
 }
 
 func (s *Service) close() {
@@ -236,7 +212,7 @@ func (s *Service) close() {
 // start brings the machine to what the documents say: namespaces first, then what runs in them, then the
 // reconciles that were cut off.
 func (s *Service) start(ctx context.Context, g *errgroup.Group, handler http.Handler) error {
-	if err := s.seed(ctx); err != nil {
+	if err := s.Seed(ctx); err != nil {
 		return err
 	}
 	// The fabric and containerd need nothing of each other but that nothing is started before its namespace is there.
@@ -420,19 +396,4 @@ var locations = []resourcemanager.Location{
 	{Name: "swedencentral", DisplayName: "Sweden Central"}, {Name: "switzerlandnorth", DisplayName: "Switzerland North"}, {Name: "norwayeast", DisplayName: "Norway East"},
 	{Name: "australiaeast", DisplayName: "Australia East"}, {Name: "japaneast", DisplayName: "Japan East"}, {Name: "southeastasia", DisplayName: "Southeast Asia"},
 	{Name: "centralindia", DisplayName: "Central India"}, {Name: "brazilsouth", DisplayName: "Brazil South"},
-}
-
-// seed writes the first documents: the administrator's Owner, and what the AKS service's principal needs to work.
-func (s *Service) seed(ctx context.Context) error {
-	subscription := resourceid.MustParse("/subscriptions/" + s.instance.SubscriptionID)
-	for _, a := range []struct{ principal, role string }{
-		{s.instance.Administrator.ObjectID, roleOwner},
-		{s.instance.AKS.ObjectID, roleContributor},
-		{s.instance.AKS.ObjectID, roleUserAccessAdministrator},
-	} {
-		if err := seedAssignment(ctx, s.store, subscription, a.principal, a.role); err != nil {
-			return fmt.Errorf("assign the first roles: %w", err)
-		}
-	}
-	return nil
 }
