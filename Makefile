@@ -30,8 +30,8 @@ test-unit: ## all packages but the end to end stories
 test-e2e: build ## the end to end stories; RUN=name runs one
 	go test ./test/e2e -count=1 -timeout 30m -v $(if $(RUN),-run 'TestScripts/$(RUN)')
 
-bench: build ## time create, delete, start and memory; prints a table with medians
-	go test ./test/bench -count=1 -timeout 60m -run '^$$' -bench . -benchtime 3x
+bench: build ## measure create, delete, start and memory; BENCH="-n 5 -json FILE" passes flags
+	go run ./test/bench $(BENCH)
 
 lint: ## golangci-lint with the configuration of the tree
 	cd tools && go tool golangci-lint run --config ../.golangci.yml ../...
