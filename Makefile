@@ -30,6 +30,9 @@ test-unit: ## all packages but the end to end stories
 test-e2e: build ## the end to end stories; RUN=name runs one
 	go test ./test/e2e -count=1 -timeout 30m -v $(if $(RUN),-run 'TestScripts/$(RUN)')
 
+test-vm: build ## the demo with one node in a virtual machine with systemd and cgroup v2
+	@hack/test-vm
+
 bench: build ## measure create, delete, start and memory; BENCH="-n 5 -json FILE" passes flags
 	go run ./test/bench $(BENCH)
 
