@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/retry"
 )
 
 // testNodes plays the kubelet of a node that does not exist.
@@ -47,10 +48,18 @@ func testNodes(t *testing.T, ctx context.Context, e *Engine, client *kubernetes.
 		t.Fatal(err)
 	}
 	until("a node that is not ready", func(s State) bool { return len(s.Nodes) == 1 && !s.Nodes[0].Ready })
-	node.Status.Conditions = []core.NodeCondition{{Type: core.NodeReady, Status: core.ConditionTrue, LastHeartbeatTime: meta.Now()}}
-	node.Status.Allocatable = core.ResourceList{core.ResourceCPU: *quantity("4"), core.ResourceMemory: *quantity("8Gi"), core.ResourcePods: *quantity("30")}
-	node.Status.Capacity = node.Status.Allocatable
-	if _, err := client.CoreV1().Nodes().UpdateStatus(ctx, node, meta.UpdateOptions{}); err != nil {
+	// Controllers write to a node that is new, too.
+	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		if node, err = client.CoreV1().Nodes().Get(ctx, name, meta.GetOptions{}); err != nil {
+			return err
+		}
+		node.Status.Conditions = []core.NodeCondition{{Type: core.NodeReady, Status: core.ConditionTrue, LastHeartbeatTime: meta.Now()}}
+		node.Status.Allocatable = core.ResourceList{core.ResourceCPU: *quantity("4"), core.ResourceMemory: *quantity("8Gi"), core.ResourcePods: *quantity("30")}
+		node.Status.Capacity = node.Status.Allocatable
+		_, err = client.CoreV1().Nodes().UpdateStatus(ctx, node, meta.UpdateOptions{})
+		return err
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	until("CoreDNS and kube-proxy on the ready node", func(s State) bool {
