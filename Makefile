@@ -37,7 +37,7 @@ bench: build ## measure create, delete, start and memory; BENCH="-n 5 -json FILE
 	go run ./test/bench $(BENCH)
 
 lint: ## golangci-lint with the configuration of the tree
-	cd tools && go tool golangci-lint run --config ../.golangci.yml ../...
+	$$(go -C tools tool -n golangci-lint) run ./...
 
 docs: ## write docs/reference anew from the code
 	go test ./test/reference -count=1 -update

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -43,7 +44,7 @@ func artifactsCommand(g cli.Globals) *cobra.Command {
 			})
 		}},
 		&cobra.Command{Use: "export FILE", Short: "Write everything that is built to one file (- is standard output)", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-			out, closeOut := io.Writer(g.Stdout()), func() error { return nil }
+			out, closeOut := g.Stdout(), func() error { return nil }
 			if args[0] != "-" {
 				f, err := os.Create(args[0])
 				if err != nil {
@@ -52,8 +53,7 @@ func artifactsCommand(g cli.Globals) *cobra.Command {
 				out, closeOut = f, f.Close
 			}
 			if err := artifacts.Export(cmd.Context(), g.CacheDir(), out); err != nil {
-				closeOut()
-				return err
+				return errors.Join(err, closeOut())
 			}
 			return closeOut()
 		}},

@@ -105,7 +105,6 @@ func aksCreate(c *call) (any, error) {
 		return nil, err
 	}
 	if _, err := c.read(id, aksAPI); err == nil {
-		//nolint:staticcheck // az's own words
 		return nil, fmt.Errorf("The cluster '%s' under resource group '%s' already exists. Please use command 'az aks update' to update the existing cluster, or select a different cluster name to create a new cluster.", c.get("name"), c.get("resource-group"))
 	} else if !IsNotFound(err) {
 		return nil, err
@@ -143,7 +142,7 @@ func aksCreate(c *call) (any, error) {
 func createRefusal(c *call) error {
 	switch {
 	case c.has("bootstrap-container-registry-resource-id") && c.get("bootstrap-artifact-source") != "Cache":
-		return errors.New("Cannot specify --bootstrap-container-registry-resource-id when --bootstrap-artifact-source is not Cache.") //nolint:staticcheck // az's own words
+		return errors.New("Cannot specify --bootstrap-container-registry-resource-id when --bootstrap-artifact-source is not Cache.")
 	case c.has("assign-kubelet-identity") && !c.has("assign-identity"):
 		return errors.New("--assign-kubelet-identity can only be specified when --assign-identity is specified")
 	case c.has("apiserver-subnet-id") && !c.has("vnet-subnet-id"):
@@ -155,7 +154,7 @@ func createRefusal(c *call) error {
 	}
 	for _, name := range []string{"vnet-subnet-id", "apiserver-subnet-id", "assign-identity", "assign-kubelet-identity", "bootstrap-container-registry-resource-id"} {
 		if _, err := resourceid.Parse(c.get(name)); c.has(name) && err != nil {
-			return fmt.Errorf("--%s is not a valid Azure resource ID.", name) //nolint:staticcheck // az's own words
+			return fmt.Errorf("--%s is not a valid Azure resource ID.", name)
 		}
 	}
 	return nil
@@ -268,7 +267,7 @@ func (c *call) identity(s string) (object, error) {
 // aksUpdate without arguments is the reconcile that mends a failed cluster.
 func aksUpdate(c *call, id resourceid.ID) (any, error) {
 	if c.has("bootstrap-container-registry-resource-id") && c.get("bootstrap-artifact-source") != "Cache" {
-		return nil, errors.New("Cannot specify --bootstrap-container-registry-resource-id when --bootstrap-artifact-source is not Cache.") //nolint:staticcheck // az's own words
+		return nil, errors.New("Cannot specify --bootstrap-container-registry-resource-id when --bootstrap-artifact-source is not Cache.")
 	}
 	doc, err := c.c.get(c.ctx, id, aksAPI)
 	if err != nil {
@@ -311,7 +310,7 @@ func aksScale(c *call, id resourceid.ID) (any, error) {
 	pools, _ := properties["agentPoolProfiles"].([]any)
 	name := c.get("nodepool-name")
 	if name == "" && len(pools) > 1 {
-		return nil, errors.New("There are more than one node pool in the cluster. Please specify nodepool name or use az aks nodepool command to scale node pool") //nolint:staticcheck // az's own words
+		return nil, errors.New("There are more than one node pool in the cluster. Please specify nodepool name or use az aks nodepool command to scale node pool")
 	}
 	for _, p := range pools {
 		pool, _ := p.(map[string]any)
@@ -320,7 +319,7 @@ func aksScale(c *call, id resourceid.ID) (any, error) {
 			return c.write(id, aksAPI, body)
 		}
 	}
-	return nil, fmt.Errorf("The nodepool %q was not found.", name) //nolint:staticcheck // az's own words
+	return nil, fmt.Errorf("The nodepool %q was not found.", name)
 }
 
 // writableCluster is a cluster's document as az sends it back: without what is read-only in its SDK's models.
@@ -392,7 +391,7 @@ func waitFor(c *call, id resourceid.ID) (any, error) {
 			return nil, &Error{Status: http.StatusConflict, Code: "OperationFailed", Message: "The resource is in state " + state + "; `cloister timeline` says why."}
 		}
 		if time.Now().After(limit) {
-			return nil, errors.New("Wait operation timed-out after " + c.get("timeout") + " seconds") //nolint:staticcheck // az's own words
+			return nil, errors.New("Wait operation timed-out after " + c.get("timeout") + " seconds")
 		}
 		if err := sleep(c.ctx, time.Duration(c.integer("interval"))*time.Second); err != nil {
 			return nil, &interrupted{id, err}

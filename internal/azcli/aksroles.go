@@ -63,7 +63,7 @@ func (c *call) grantKubelet(kubelet string) error {
 		}
 	}
 	if _, err := c.assign(scope, "Managed Identity Operator", "", object{"principalId": identity["principalId"]}); err != nil {
-		return fmt.Errorf("Could not grant Managed Identity Operator permission to cluster identity at scope %s: %w", kubelet, err) //nolint:staticcheck // az's own words
+		return fmt.Errorf("Could not grant Managed Identity Operator permission to cluster identity at scope %s: %w", kubelet, err)
 	}
 	return nil
 }

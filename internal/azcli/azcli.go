@@ -221,14 +221,14 @@ func (p program) run(ctx context.Context, cmd command, parsed arguments) (any, e
 // confirm asks before something is lost.
 func (p program) confirm(question string) error {
 	if !p.Terminal {
-		return errors.New("Unable to prompt for confirmation as no tty available. Use --yes.") //nolint:staticcheck // az's own words
+		return errors.New("Unable to prompt for confirmation as no tty available. Use --yes.")
 	}
 	for {
 		fmt.Fprint(p.Err, question+" (y/n): ")
 		var answer string
 		if _, err := fmt.Fscanln(p.In, &answer); err != nil && answer == "" {
 			if errors.Is(err, io.EOF) {
-				return errors.New("Operation cancelled.") //nolint:staticcheck // az's own words
+				return errors.New("Operation cancelled.")
 			}
 			continue
 		}
@@ -236,7 +236,7 @@ func (p program) confirm(question string) error {
 		case "y", "yes":
 			return nil
 		case "n", "no":
-			return errors.New("Operation cancelled.") //nolint:staticcheck // az's own words
+			return errors.New("Operation cancelled.")
 		}
 	}
 }

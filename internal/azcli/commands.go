@@ -24,12 +24,29 @@ const (
 
 // commands are all commands there are.
 func commands() []command {
-	return slices.Concat(
+	all := slices.Concat(
 		accountCommands(), groupCommands(), resourceCommands(), featureCommands(), providerCommands(),
 		networkCommands(), securityCommands(), endpointCommands(), dnsCommands(),
 		registryCommands(), identityCommands(), roleCommands(),
 		aksCommands(), poolCommands(),
 	)
+	// What is created or updated is printed as what is shown.
+	tables := map[string]columns{}
+	for _, c := range all {
+		if group, name := split(c.path); name == "show" {
+			tables[group] = c.table
+		}
+	}
+	for i, c := range all {
+		// az wraps these two in a document of their own.
+		if c.path == "network vnet create" || c.path == "network nsg create" {
+			continue
+		}
+		if group, name := split(c.path); c.table == nil && (name == "create" || name == "update" || name == "add-record") {
+			all[i].table = tables[group]
+		}
+	}
+	return all
 }
 
 // Reference is what the built-in commands are, for documentation: path and help.

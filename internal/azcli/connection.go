@@ -85,11 +85,11 @@ func (c *Connection) subscription(ctx context.Context, given string) (string, er
 			return id, nil
 		}
 	}
-	return "", fmt.Errorf("The subscription of '%s' doesn't exist in cloud 'AzureCloud'.", given) //nolint:staticcheck // az's own words
+	return "", fmt.Errorf("The subscription of '%s' doesn't exist in cloud 'AzureCloud'.", given)
 }
 
-// send makes one request and returns the response with its body read.
-func (c *Connection) send(ctx context.Context, method, path, apiVersion string, body any) (*http.Response, []byte, error) {
+// send makes one request and returns the answer's header and body.
+func (c *Connection) send(ctx context.Context, method, path, apiVersion string, body any) (http.Header, []byte, error) {
 	var reader io.Reader
 	if body != nil {
 		data, err := json.Marshal(body)
@@ -133,9 +133,9 @@ func (c *Connection) send(ctx context.Context, method, path, apiVersion string, 
 		return nil, nil, err
 	}
 	if resp.StatusCode >= 400 {
-		return resp, data, armError(resp.StatusCode, data)
+		return resp.Header, data, armError(resp.StatusCode, data)
 	}
-	return resp, data, nil
+	return resp.Header, data, nil
 }
 
 func armError(status int, data []byte) error {
@@ -219,11 +219,11 @@ func (e *interrupted) Unwrap() error { return e.cause }
 // long makes a request and, unless told not to, follows its operation to the end; it returns the document
 // that a PUT or PATCH leaves.
 func (c *Connection) long(ctx context.Context, method string, id resourceid.ID, path, apiVersion string, body any, noWait bool) (any, error) {
-	resp, data, err := c.send(ctx, method, path, apiVersion, body)
+	header, data, err := c.send(ctx, method, path, apiVersion, body)
 	if err != nil {
 		return nil, err
 	}
-	operation := resp.Header.Get("Azure-AsyncOperation")
+	operation := header.Get("Azure-AsyncOperation")
 	switch {
 	case noWait && operation != "":
 		return nil, nil

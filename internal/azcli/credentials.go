@@ -50,7 +50,6 @@ func getCredentials(c *call, id resourceid.ID) (any, error) {
 	}
 	for name, cluster := range fresh.Clusters {
 		if old, taken := merged.Clusters[name]; taken && !c.is("overwrite-existing") && old.Server != cluster.Server {
-			//nolint:staticcheck // az's own words
 			return nil, fmt.Errorf("A different object named %s already exists in your kubeconfig file.\nOverwrite with --overwrite-existing", name)
 		}
 		merged.Clusters[name] = cluster
@@ -89,7 +88,7 @@ func fetchKubeconfig(c *call, id resourceid.ID) ([]byte, error) {
 		return nil, fmt.Errorf("read the service's answer: %w", err)
 	}
 	if len(answer.Kubeconfigs) == 0 {
-		return nil, errors.New("No Kubernetes credentials found.") //nolint:staticcheck // az's own words
+		return nil, errors.New("No Kubernetes credentials found.")
 	}
 	return base64.StdEncoding.DecodeString(answer.Kubeconfigs[0].Value)
 }

@@ -113,7 +113,7 @@ func (c *call) assign(scope, role, name string, properties object) (any, error) 
 			return nil, err
 		}
 		if len(found) == 0 {
-			return nil, fmt.Errorf("Role '%s' doesn't exist.", role) //nolint:staticcheck // az's own words
+			return nil, fmt.Errorf("Role '%s' doesn't exist.", role)
 		}
 		doc, _ := found[0].(map[string]any)
 		definition, _ = doc["id"].(string)

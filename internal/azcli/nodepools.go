@@ -24,7 +24,7 @@ func poolCommands() []command {
 			c.on = func(c *call, id resourceid.ID) (any, error) {
 				there, err := poolExists(c, id)
 				if err == nil && !there {
-					return nil, fmt.Errorf("Node pool %s doesnt exist, use 'aks nodepool list' to get current node pool list", id.Name()) //nolint:staticcheck // az's own words
+					return nil, fmt.Errorf("Node pool %s doesnt exist, use 'aks nodepool list' to get current node pool list", id.Name())
 				} else if err != nil {
 					return nil, err
 				}
@@ -66,7 +66,7 @@ func poolAdd(c *call, id resourceid.ID) (any, error) {
 	if there, err := poolExists(c, id); err != nil {
 		return nil, err
 	} else if there {
-		return nil, fmt.Errorf("Node pool %s already exists, please try a different name, use 'aks nodepool list' to get current list of node pool", id.Name()) //nolint:staticcheck // az's own words
+		return nil, fmt.Errorf("Node pool %s already exists, please try a different name, use 'aks nodepool list' to get current list of node pool", id.Name())
 	}
 	p := object{
 		"count": c.integer("node-count"), "mode": c.get("mode"), "osType": "Linux", "type": "VirtualMachineScaleSets", "vmSize": c.get("node-vm-size"),

@@ -189,7 +189,7 @@ func printTable(out io.Writer, v any, query string, table columns) error {
 		table = columnsOf(rows, query)
 	}
 	if len(table) == 0 {
-		return fmt.Errorf("Unable to extract fields for table. Use --query to choose some") //nolint:staticcheck // az's own words
+		return fmt.Errorf("Unable to extract fields for table. Use --query to choose some")
 	}
 	lines := make([][]string, 2, len(rows)+2)
 	for _, c := range table {

@@ -98,7 +98,7 @@ func registryCommands() []command {
 			}
 			return decode(data)
 		}},
-		command{path: "acr cache create", help: "Create a cache rule.", example: "-g demo -r myregistry -n mcr --source-repo 'mcr.microsoft.com/*' --target-repo '*'",
+		command{path: "acr cache create", help: "Create a cache rule.", example: "-g demo -r myregistry -n mcr-cache --source-repo 'mcr.microsoft.com/*' --target-repo '*'",
 			args: rule.args(
 				arg{name: "source-repo", short: "s", help: "The full source repository path such as 'docker.io/library/ubuntu'.", required: true},
 				arg{name: "target-repo", short: "t", help: "The target repository namespace such as 'ubuntu'.", required: true}),

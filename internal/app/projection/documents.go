@@ -160,13 +160,6 @@ type cacheRule struct {
 	} `json:"properties"`
 }
 
-type identityDocument struct {
-	Properties struct {
-		ClientID    string `json:"clientId"`
-		PrincipalID string `json:"principalId"`
-	} `json:"properties"`
-}
-
 type managedCluster struct {
 	Location   string `json:"location"`
 	Properties struct {

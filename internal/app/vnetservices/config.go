@@ -35,10 +35,15 @@ type Network struct {
 
 // What the engines take, under the names that belong to this file.
 type (
-	Zone        = privatedns.Zone
-	Record      = privatedns.Record
-	Guest       = metadata.Guest
-	Identity    = metadata.Identity
+	// Zone is a private DNS zone.
+	Zone = privatedns.Zone
+	// Record is one of its records.
+	Record = privatedns.Record
+	// Guest is a virtual machine, as its metadata says.
+	Guest = metadata.Guest
+	// Identity is a managed identity of a guest.
+	Identity = metadata.Identity
+	// ClusterNode is a node that may have a serving certificate.
 	ClusterNode = approver.Node
 )
 

@@ -21,6 +21,7 @@ import (
 // Placement says what a resource's location must be.
 type Placement int
 
+// Where the resources of a type lie.
 const (
 	Regional  Placement = iota // a location is required and never changes
 	Global                     // location is "global"

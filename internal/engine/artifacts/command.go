@@ -44,7 +44,7 @@ func (c command) run(ctx context.Context, name string, args ...string) ([]byte, 
 			err = ctx.Err()
 		}
 		if len(said.buf) == 0 {
-			said.Write(stdout.Bytes()) // some programs complain there
+			_, _ = said.Write(stdout.Bytes()) // some programs complain there
 		}
 		return nil, fmt.Errorf("%s %s: %w: %s", filepath.Base(name), strings.Join(args, " "), err, said)
 	}

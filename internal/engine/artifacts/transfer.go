@@ -105,7 +105,7 @@ func exportFile(t *tar.Writer, cacheDir, name string, d fs.DirEntry, links map[[
 		return t.WriteHeader(h)
 	}
 	st := info.Sys().(*syscall.Stat_t)
-	inode := [2]uint64{uint64(st.Dev), st.Ino}
+	inode := [2]uint64{st.Dev, st.Ino}
 	if first, ok := links[inode]; ok && st.Nlink > 1 {
 		h.Typeflag, h.Linkname, h.Size = tar.TypeLink, first, 0
 		return t.WriteHeader(h)

@@ -172,7 +172,7 @@ func (d *Daemon) lock(ctx context.Context) (unlock func(), err error) {
 		}
 		return func() { f.Close() }, nil
 	case <-ctx.Done():
-		go func() { <-done; f.Close() }()
+		go func() { <-done; _ = f.Close() }()
 		return nil, ctx.Err()
 	}
 }
@@ -419,7 +419,7 @@ func waitPID(ctx context.Context, pid int) error {
 	written := make(chan struct{})
 	cancel := context.AfterFunc(ctx, func() {
 		defer close(written)
-		unix.Write(stop, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		_, _ = unix.Write(stop, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	})
 	defer func() {
 		if !cancel() {

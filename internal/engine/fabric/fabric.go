@@ -99,7 +99,7 @@ func (f *Fabric) removeAll(ctx context.Context, names []string) error {
 			return nil
 		})
 	}
-	group.Wait()
+	_ = group.Wait() // the errors are in errs
 	return errors.Join(errs...)
 }
 

@@ -12,6 +12,7 @@ package mcr
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -71,8 +72,8 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	r.requests.Add(1)
 	recorder := &recorder{ResponseWriter: w, status: http.StatusOK}
 	if err := r.serve(recorder, q); err != nil {
-		f, ok := err.(*failure)
-		if !ok {
+		var f *failure
+		if !errors.As(err, &f) {
 			r.log.Error("request", "path", q.URL.Path, "error", err)
 			f = &failure{http.StatusInternalServerError, "UNKNOWN", "the layout cannot be read"}
 		}

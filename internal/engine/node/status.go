@@ -62,7 +62,7 @@ func (e *Engine) Events(id string) ([]bootstrap.Event, error) {
 	}
 	defer dir.Close()
 	names, err := dir.Readdirnames(1000)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	var out []bootstrap.Event

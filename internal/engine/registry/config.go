@@ -213,14 +213,6 @@ func (r *registry) allows(principal, action string) bool {
 	return principal != "" && r.access[strings.ToLower(principal)][action]
 }
 
-// host is the name at which t is served.
-func (t target) host() string {
-	if t.data {
-		return t.registry.DataEndpoint
-	}
-	return t.registry.LoginServer
-}
-
 // storageKey is the registry's directory: an ID may be an ARM ID, and those compare without case.
 func storageKey(id string) string {
 	sum := sha256.Sum256([]byte(strings.ToLower(id)))

@@ -88,7 +88,7 @@ func (c *Client) exec(ctx context.Context, id string, p Process) (uint32, error)
 		return 0, err
 	}
 	// The process must be deleted even when ctx has ended.
-	defer proc.Delete(context.WithoutCancel(ctx), containerd.WithProcessKill)
+	defer proc.Delete(context.WithoutCancel(ctx), containerd.WithProcessKill) //nolint:errcheck // it may have ended by itself
 	exited, err := proc.Wait(ctx)
 	if err != nil {
 		return 0, err

@@ -218,7 +218,7 @@ func readRequest(reader *bufio.Reader) (*http.Request, error) {
 			return nil, errors.New("request head too long")
 		}
 		head = append(head, line...)
-		if err == bufio.ErrBufferFull {
+		if errors.Is(err, bufio.ErrBufferFull) {
 			continue
 		}
 		if err != nil {

@@ -262,7 +262,7 @@ func (s *Server) instance(w http.ResponseWriter, r *http.Request, g Guest) {
 		if !isLeaf {
 			leaf = listing(part)
 		}
-		w.Write([]byte(leaf)) //nolint:errcheck // the guest is gone; there is nobody to tell
+		w.Write([]byte(leaf))
 	case isLeaf:
 		// As in Azure, where json is the default and a leaf has none.
 		refuse(w, http.StatusBadRequest, "Bad request. The requested leaf is available as text only: add format=text")

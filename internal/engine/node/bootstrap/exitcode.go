@@ -8,6 +8,7 @@ import (
 // ExitCode is one of AKS's node provisioning exit codes (AgentBaker, cse_helpers.sh).
 type ExitCode int
 
+// Exit codes, with the numbers of AKS.
 const (
 	Success                    ExitCode = 0
 	ContainerdInstall          ExitCode = 28

@@ -130,7 +130,7 @@ func (r *runner) unpack(source io.Reader, members map[string]string) (err error)
 	t := tar.NewReader(z)
 	for {
 		header, err := t.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

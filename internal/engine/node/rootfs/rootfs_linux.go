@@ -63,7 +63,7 @@ func Mount(spec Spec) error {
 	}
 	// The overlay keeps a private clone of its layers, so the helper mount can go at once: one mount
 	// per node is left.
-	defer unix.Unmount(lower, unix.MNT_DETACH)
+	defer unix.Unmount(lower, unix.MNT_DETACH) //nolint:errcheck // at worst one mount more per node
 	options := "lowerdir=" + lower + ",upperdir=" + upper + ",workdir=" + work
 	if err := unix.Mount("overlay", spec.Target, "overlay", unix.MS_NODEV, options); err != nil {
 		return fmt.Errorf("mount overlay of %s at %s: %w", spec.Lower, spec.Target, err)

@@ -132,7 +132,7 @@ func TestPrivateEndpointsInterface(t *testing.T) {
 		t.Errorf("%+v", first)
 	}
 	// Clients may tag it, and neither change nor delete it.
-	m, err = providertest.Prepare(t, d, spec(false), peNIC, "2024-05-01", `{"location":"eastus","tags":{"a":"b"},"properties":{}}`)
+	_, err = providertest.Prepare(t, d, spec(false), peNIC, "2024-05-01", `{"location":"eastus","tags":{"a":"b"},"properties":{}}`)
 	if err == nil {
 		t.Error("a PUT without the configurations was accepted")
 	}
