@@ -29,6 +29,7 @@ type installation struct {
 	t       *testing.T
 	in      app.Instance
 	machine *machine
+	keys    *identity.Keys
 	issuer  *identity.Issuer
 	server  *httptest.Server
 }
@@ -61,7 +62,7 @@ func install(t *testing.T) *installation {
 	}
 	done := make(chan error, 1)
 	go func() { done <- api.Run(ctx) }()
-	i := &installation{t: t, in: in, machine: m, issuer: identity.NewIssuer(keys, nil), server: httptest.NewTLSServer(api.Handler())}
+	i := &installation{t: t, in: in, machine: m, keys: keys, issuer: identity.NewIssuer(keys, nil), server: httptest.NewTLSServer(api.Handler())}
 	t.Cleanup(func() {
 		i.server.Close()
 		stop()

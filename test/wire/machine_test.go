@@ -19,7 +19,9 @@ type machine struct {
 	failing bool // nodes cannot reach their registry
 }
 
-func newMachine() *machine { return &machine{planes: map[string]bool{}, nodes: map[string]node.Config{}} }
+func newMachine() *machine {
+	return &machine{planes: map[string]bool{}, nodes: map[string]node.Config{}}
+}
 
 func (m *machine) left() string {
 	m.mu.Lock()
