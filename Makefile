@@ -17,9 +17,9 @@ setup: ## install what building needs and is missing (Debian packages, by apt)
 build: setup ## build bin/cloister
 	@hack/build "$(VERSION)"
 
-check: ## vet, layering and unit tests that need no root
+check: lint ## lint, vet, layering, documentation and unit tests that need no root
 	go vet ./...
-	go test ./internal/layering/... ./internal/arm/... ./internal/provider/... ./internal/azcli/... ./internal/cli/... ./internal/app/projection/...
+	go test ./internal/layering/... ./internal/arm/... ./internal/provider/... ./internal/azcli/... ./internal/cli/... ./internal/app/projection/... ./test/reference/...
 
 test: build ## everything: unit, kernel, wire, end to end (sets up what it needs)
 	@hack/test

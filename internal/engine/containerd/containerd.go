@@ -172,7 +172,7 @@ func (d *Daemon) lock(ctx context.Context) (unlock func(), err error) {
 		}
 		return func() { f.Close() }, nil
 	case <-ctx.Done():
-		go func() { <-done; _ = f.Close() }()
+		go func() { _ = <-done; f.Close() }()
 		return nil, ctx.Err()
 	}
 }
