@@ -162,7 +162,7 @@ func (p planes) Remove(ctx context.Context, id string) error { return p.RemovePl
 
 // aks are the resource types of Microsoft.ContainerService on the machine, with all that they use.
 func aks(m *machine) []resourcetype.Definition {
-	clusters := managedclusters.Deps{ControlPlane: planes{m}, Versions: []string{"1.30.3"}, TenantID: tenantID}
+	clusters := managedclusters.Deps{ControlPlane: planes{m}, World: world{}, Versions: []string{"1.30.3"}, TenantID: tenantID}
 	return append(append(definitions(true), managedclusters.Endpoints(clusters)...),
 		managedclusters.Type(clusters),
 		agentpools.Type(agentpools.Deps{
