@@ -254,7 +254,8 @@ func (o *openSpace) ensureLoopback() error {
 			continue
 		}
 		err := o.do("add address "+a.String()+" in "+o.name, func() error {
-			return o.route.AddrReplace(lo, &netlink.Addr{IPNet: n})
+			// Without this flag an IPv6 address is tentative until a work queue has been by, and cannot be bound.
+			return o.route.AddrReplace(lo, &netlink.Addr{IPNet: n, Flags: unix.IFA_F_NODAD})
 		})
 		if err != nil {
 			return fmt.Errorf("add address %s: %w", a, err)
