@@ -135,7 +135,11 @@ func (d *Daemon) Start(ctx context.Context) error {
 		return fmt.Errorf("containerd: %w", err)
 	}
 	if pid != 0 && current && args[0] == d.binary() {
-		return d.waitServing(ctx, nil)
+		ended, err := d.waitRunning(ctx, pid)
+		if !ended {
+			return err
+		}
+		pid = 0
 	}
 	if pid != 0 {
 		if err := d.stop(ctx, pid); err != nil {
@@ -203,6 +207,27 @@ func (d *Daemon) spawn(ctx context.Context) (exited <-chan error, err error) {
 	end := make(chan error, 1)
 	go func() { end <- cmd.Wait() }() // reaped while we live; later, by init
 	return end, nil
+}
+
+// waitRunning is waitServing for a daemon that runs already. It may be about to end, killed a moment ago:
+// then ended is true, and another one is to be started.
+func (d *Daemon) waitRunning(ctx context.Context, pid int) (ended bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	gone := make(chan struct{})
+	go func() {
+		if waitPID(ctx, pid) == nil {
+			close(gone)
+			cancel()
+		}
+	}()
+	err = d.waitServing(ctx, nil)
+	select {
+	case <-gone:
+		return true, nil
+	default:
+		return false, err
+	}
 }
 
 // waitServing returns when the daemon answers on its socket. It watches the directory for the socket.
