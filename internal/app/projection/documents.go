@@ -24,6 +24,8 @@ var lingering = []string{"microsoft.containerservice/managedclusters", "microsof
 // index leaves out what is being deleted: a DELETE ends when the machine has let go.
 func index(all []resourcestore.Resource) documents {
 	d := documents{map[string][]resourcestore.Resource{}, map[string]resourcestore.Resource{}}
+	// The state is written to files that others watch: the same documents must make the same bytes.
+	all = slices.SortedFunc(slices.Values(all), func(a, b resourcestore.Resource) int { return strings.Compare(a.ID.Key(), b.ID.Key()) })
 	for _, r := range all {
 		if r.Deleting && !slices.Contains(lingering, strings.ToLower(r.ID.Type())) {
 			continue
@@ -99,23 +101,6 @@ type subnet struct {
 	} `json:"properties"`
 }
 
-type securityRule struct {
-	Properties struct {
-		Access                     string   `json:"access"`
-		Direction                  string   `json:"direction"`
-		Priority                   int      `json:"priority"`
-		Protocol                   string   `json:"protocol"`
-		SourceAddressPrefix        string   `json:"sourceAddressPrefix"`
-		SourceAddressPrefixes      []string `json:"sourceAddressPrefixes"`
-		DestinationAddressPrefix   string   `json:"destinationAddressPrefix"`
-		DestinationAddressPrefixes []string `json:"destinationAddressPrefixes"`
-		SourcePortRange            string   `json:"sourcePortRange"`
-		SourcePortRanges           []string `json:"sourcePortRanges"`
-		DestinationPortRange       string   `json:"destinationPortRange"`
-		DestinationPortRanges      []string `json:"destinationPortRanges"`
-	} `json:"properties"`
-}
-
 type networkInterface struct {
 	Properties struct {
 		IPConfigurations []struct {
@@ -161,7 +146,8 @@ type cacheRule struct {
 }
 
 type managedCluster struct {
-	Location   string `json:"location"`
+	Location   string            `json:"location"`
+	Tags       map[string]string `json:"tags"`
 	Properties struct {
 		FQDN              string `json:"fqdn"`
 		PrivateFQDN       string `json:"privateFQDN"`

@@ -1,6 +1,7 @@
 package projection
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/engine/fabric"
 	"github.com/cloister-dev/cloister/internal/engine/registry"
+	"github.com/cloister-dev/cloister/internal/provider/network/networksecuritygroups/securityrules"
 	"github.com/cloister-dev/cloister/internal/provider/network/privateendpoints"
 )
 
@@ -72,112 +74,63 @@ func (b *builder) network(subnet resourceid.ID) (*fabric.Network, string) {
 	return b.networks[vnet.Key()], strings.ToLower(subnet.Name())
 }
 
+// tags are the addresses that service tags stand for in this world, past those that depend on the network.
+var tags = securityrules.Tags{
+	"MicrosoftContainerRegistry": {host(AddressMCR)},
+	"AzureResourceManager":       {host(AddressManagement)},
+	"AzureActiveDirectory":       {host(AddressLogin), host(AddressGraph)},
+	"AzureContainerRegistry":     {host(AddressRegistries)},
+	"AzureCloud":                 {host(AddressMCR), host(AddressManagement), host(AddressLogin), host(AddressGraph), host(AddressRegistries), host(AddressDNS)},
+}
+
+func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
 // rules are those of a network security group; nil without one.
 func (b *builder) rules(group *ref, n *fabric.Network) ([]fabric.Rule, error) {
 	if group == nil || group.ID.IsZero() {
 		return nil, nil
 	}
 	out := []fabric.Rule{}
-	for _, r := range b.docs.under(group.ID, "Microsoft.Network/networkSecurityGroups/securityRules") {
-		doc, err := decode[securityRule](r)
+	for _, r := range b.docs.under(group.ID, securityrules.Name) {
+		doc, err := decode[securityrules.Model](r)
 		if err != nil {
 			return nil, err
 		}
-		p := doc.Properties
-		rule := fabric.Rule{
-			Name: r.ID.Name(), Priority: p.Priority, Allow: strings.EqualFold(p.Access, "Allow"),
-			Direction: fabric.Inbound, Protocol: canonicalProtocol(p.Protocol),
-		}
-		if strings.EqualFold(p.Direction, "Outbound") {
-			rule.Direction = fabric.Outbound
-		}
-		var any1, any2 bool
-		rule.SourcePrefixes, any1, err = prefixes(append(p.SourceAddressPrefixes, p.SourceAddressPrefix), n)
-		if err == nil {
-			rule.DestinationPrefixes, any2, err = prefixes(append(p.DestinationAddressPrefixes, p.DestinationAddressPrefix), n)
-		}
-		if err == nil {
-			rule.SourcePorts, err = ports(append(p.SourcePortRanges, p.SourcePortRange))
-		}
-		if err == nil {
-			rule.DestinationPorts, err = ports(append(p.DestinationPortRanges, p.DestinationPortRange))
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read document %s: %w", r.ID, err)
-		}
+		e := doc.Effective(r.ID.Name(), n.Prefixes, tags)
 		// A rule for a tag that stands for no address here can match nothing.
-		if !any1 && len(rule.SourcePrefixes) == 0 || !any2 && len(rule.DestinationPrefixes) == 0 {
+		if len(e.Sources) == 0 || len(e.Destinations) == 0 {
 			continue
 		}
-		out = append(out, rule)
+		out = append(out, fabric.Rule{
+			Name: e.Name, Priority: e.Priority, Direction: fabric.Direction(e.Direction), Allow: e.Allow, Protocol: e.Protocol,
+			SourcePrefixes: anywhere(e.Sources), DestinationPrefixes: anywhere(e.Destinations),
+			SourcePorts: ports(e.SourcePorts), DestinationPorts: ports(e.DestPorts),
+		})
 	}
-	slices.SortFunc(out, func(a, c fabric.Rule) int { return a.Priority - c.Priority })
+	slices.SortFunc(out, func(a, c fabric.Rule) int {
+		return cmp.Or(cmp.Compare(a.Priority, c.Priority), cmp.Compare(a.Direction, c.Direction))
+	})
 	return out, nil
 }
 
-func canonicalProtocol(s string) string {
-	for _, p := range []string{"Tcp", "Udp", "Icmp"} {
-		if strings.EqualFold(p, s) {
-			return p
-		}
+// anywhere is none for every address, which is how the fabric writes that.
+func anywhere(list []netip.Prefix) []netip.Prefix {
+	if slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Bits() == 0 }) {
+		return nil
 	}
-	return "*"
+	return list
 }
 
-// prefixes resolves address prefixes and service tags; everywhere is true for "*".
-func prefixes(texts []string, n *fabric.Network) (out []netip.Prefix, everywhere bool, err error) {
-	for _, t := range texts {
-		switch {
-		case t == "":
-		case t == "*":
-			return nil, true, nil
-		case strings.EqualFold(t, "VirtualNetwork"):
-			out = append(out, n.Prefixes...)
-		case strings.EqualFold(t, "Internet"):
-			out = append(out, fabric.Internet(n.Prefixes)...)
-		case strings.EqualFold(t, "AzureLoadBalancer"):
-			out = append(out, netip.MustParsePrefix("168.63.129.16/32"))
-		case strings.Contains(t, "/"):
-			p, err := netip.ParsePrefix(t)
-			if err != nil {
-				return nil, false, err
-			}
-			out = append(out, p.Masked())
-		default:
-			a, err := netip.ParseAddr(t)
-			if err != nil { // another service tag: it has no addresses in this world
-				continue
-			}
-			out = append(out, netip.PrefixFrom(a, a.BitLen()))
-		}
-	}
-	return out, false, nil
-}
-
-func ports(texts []string) ([]fabric.PortRange, error) {
+// ports is none for every port: a rule that names ports speaks of TCP and UDP alone.
+func ports(list []securityrules.PortRange) []fabric.PortRange {
 	var out []fabric.PortRange
-	for _, t := range texts {
-		if t == "*" {
-			return nil, nil
+	for _, p := range list {
+		if p.From == 0 && p.To == 65535 {
+			return nil
 		}
-		if t == "" {
-			continue
-		}
-		first, last, ranged := strings.Cut(t, "-")
-		if !ranged {
-			last = first
-		}
-		a, err := strconv.ParseUint(strings.TrimSpace(first), 10, 16)
-		if err != nil {
-			return nil, err
-		}
-		z, err := strconv.ParseUint(strings.TrimSpace(last), 10, 16)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, fabric.PortRange{First: uint16(a), Last: uint16(z)})
+		out = append(out, fabric.PortRange{First: p.From, Last: p.To})
 	}
-	return out, nil
+	return out
 }
 
 // interfaces puts the network interfaces of machines into their VNets. Those of private endpoints have
@@ -224,7 +177,7 @@ func (b *builder) interfaces() error {
 			return err
 		}
 		n.NICs = append(n.NICs, nic)
-		guest, err := b.guest(own, all)
+		guest, err := b.guest(own, all, n, nic.Subnet)
 		if err != nil {
 			return err
 		}
@@ -244,7 +197,7 @@ func (b *builder) serviceNetwork(n *fabric.Network) *vnetservices.Network {
 }
 
 // guest is what the metadata service tells a node about itself, and whose tokens it gives it.
-func (b *builder) guest(own owner, addresses []netip.Addr) (vnetservices.Guest, error) {
+func (b *builder) guest(own owner, addresses []netip.Addr, n *fabric.Network, subnet string) (vnetservices.Guest, error) {
 	cluster, err := decode[managedCluster](own.cluster)
 	if err != nil {
 		return vnetservices.Guest{}, err
@@ -253,10 +206,13 @@ func (b *builder) guest(own owner, addresses []netip.Addr) (vnetservices.Guest, 
 	group := resourceid.Group(own.pool.ID.Subscription(), cluster.Properties.NodeResourceGroup)
 	instance, _ := strconv.ParseInt(strings.TrimPrefix(own.machine.Name, scaleSet), 36, 64)
 	g := vnetservices.Guest{
-		Addresses: addresses, Name: scaleSet + "_" + strconv.FormatInt(instance, 10),
+		Addresses: addresses, Name: scaleSet + "_" + strconv.FormatInt(instance, 10), ComputerName: own.machine.Name, Tags: cluster.Tags,
 		ResourceID:     group.Resource("Microsoft.Compute/virtualMachineScaleSets/virtualMachines", scaleSet, strconv.FormatInt(instance, 10)).String(),
 		SubscriptionID: own.pool.ID.Subscription(), ResourceGroup: cluster.Properties.NodeResourceGroup,
 		Location: cluster.Location, VMSize: own.vmSize,
+	}
+	if i := slices.IndexFunc(n.Subnets, func(s fabric.Subnet) bool { return s.Name == subnet }); i >= 0 {
+		g.Subnet = n.Subnets[i].Prefix
 	}
 	if k, ok := cluster.Properties.IdentityProfile["kubeletidentity"]; ok {
 		g.Identities = append(g.Identities, vnetservices.Identity{ClientID: k.ClientID, PrincipalID: k.ObjectID, TenantID: b.in.TenantID, ResourceID: k.ResourceID})

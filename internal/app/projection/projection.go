@@ -100,6 +100,9 @@ func Project(in Input) (State, error) {
 			return State{}, err
 		}
 	}
+	slices.SortFunc(b.out.Services.Public, func(a, c vnetservices.Record) int {
+		return compare(a.Name+a.Type+a.Value, c.Name+c.Type+c.Value)
+	})
 	for name, addresses := range b.leaves {
 		b.out.Fabric.Leaves = append(b.out.Fabric.Leaves, fabric.Leaf{Name: name, Addresses: addresses})
 	}

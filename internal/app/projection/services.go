@@ -89,9 +89,6 @@ func (b *builder) names() error {
 			}
 		}
 	}
-	slices.SortFunc(b.out.Services.Public, func(a, c vnetservices.Record) int {
-		return compare(a.Name+a.Type+a.Value, c.Name+c.Type+c.Value)
-	})
 	return nil
 }
 

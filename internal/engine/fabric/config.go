@@ -143,8 +143,8 @@ func (c Config) ordered() Config {
 	return c
 }
 
-// validate finds what would make one part of the state break another's, and names every fault.
-func (c Config) validate() error {
+// Validate finds what would make one part of the state break another's, and names every fault.
+func (c Config) Validate() error {
 	v := validation{names: map[string]string{hubName: "the hub", publicName: "the public network"}, services: map[netip.Addr]string{}}
 	for _, l := range c.Leaves {
 		v.name(l.Name, "leaf "+l.Name)

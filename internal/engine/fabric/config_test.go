@@ -40,7 +40,7 @@ func TestConfigFaults(t *testing.T) {
 	} {
 		c := small()
 		change(&c)
-		err := c.validate()
+		err := c.Validate()
 		switch {
 		case want == "" && err != nil:
 			t.Errorf("a good Config: %v", err)

@@ -40,7 +40,7 @@ func New(l layout.Layout) *Fabric {
 // Set makes the networks what the Config says: adds before it deletes, leaves alone what is right, and writes down
 // what it is about to do first. Flows that the new state still grants do not notice.
 func (f *Fabric) Set(ctx context.Context, c Config) error {
-	if err := c.validate(); err != nil {
+	if err := c.Validate(); err != nil {
 		return fmt.Errorf("fabric: %w", err)
 	}
 	c = c.ordered()
