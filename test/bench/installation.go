@@ -14,7 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cloister-dev/cloister/internal/lib/adminapi"
 	"github.com/cloister-dev/cloister/internal/lib/layout"
 )
 
@@ -88,10 +87,6 @@ func (in *installation) query(ctx context.Context, answer any, args ...string) e
 		return err
 	}
 	return json.Unmarshal(out, answer)
-}
-
-func (in *installation) status(ctx context.Context) (s adminapi.Status, err error) {
-	return s, in.query(ctx, &s, "status", "-o", "json")
 }
 
 // purge removes the installation.

@@ -130,7 +130,6 @@ type meter struct {
 	load     float64
 	at       time.Time
 	busy     time.Duration
-	own      time.Duration
 	parts    map[string]time.Duration
 	children time.Duration
 }

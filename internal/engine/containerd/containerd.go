@@ -176,7 +176,10 @@ func (d *Daemon) lock(ctx context.Context) (unlock func(), err error) {
 		}
 		return func() { f.Close() }, nil
 	case <-ctx.Done():
-		go func() { _ = <-done; f.Close() }()
+		go func() {
+			<-done //nolint:errcheck // nobody asks any more
+			f.Close()
+		}()
 		return nil, ctx.Err()
 	}
 }
