@@ -421,6 +421,9 @@ func (d *Daemon) Teardown(ctx context.Context, grace time.Duration) error {
 		}
 	}
 	options := d.RunOptions()
+	if err := containerrun.EndStrays(options, "", d.l.Cgroup()); err != nil {
+		return fmt.Errorf("containerd: %w", err)
+	}
 	for _, path := range []string{d.state(), d.root(), d.configPath(), options.StateDir, options.RuncRoot,
 		filepath.Join(d.l.RunDir, "fifo"), filepath.Join(d.l.RunDir, "containerd.lock")} {
 		if err := os.RemoveAll(path); err != nil {

@@ -186,6 +186,66 @@ func TestStalledShimKeepsItsContainer(t *testing.T) {
 	}
 }
 
+// A service that ends in the middle of a start leaves a shim that containerd forgets, and the process that
+// the shim has made: neither is in any list, and both must go with the installation.
+func TestTeardownEndsStrays(t *testing.T) {
+	l, d := newDaemon(t)
+	start(t, d)
+	run(t, d) // makes the cgroups
+	var strays []*exec.Cmd
+	stray := func(args ...string) *exec.Cmd {
+		cmd := exec.Command("/bin/sh")
+		cmd.Args = append([]string{"containerd-shim-runc-v2", "-c", "read line", "sh"}, args...)
+		if _, err := cmd.StdinPipe(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		strays = append(strays, cmd)
+		return cmd
+	}
+	stray("-namespace", Namespace, "-id", "gone", "-address", l.ContainerdSocket())
+	made := stray()
+	groups, err := filepath.Glob("/sys/fs/cgroup/*" + l.Cgroup() + "/same")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(groups) == 0 { // cgroup v2
+		groups = []string{"/sys/fs/cgroup" + l.Cgroup() + "/same"}
+	}
+	inside := filepath.Join(groups[0], "..", "gone")
+	if err := os.Mkdir(inside, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(inside, "cgroup.procs"), fmt.Append(nil, made.Process.Pid), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	foreign := stray("-namespace", Namespace, "-id", "gone", "-address", "/run/containerd/containerd.sock")
+
+	if err := d.Teardown(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, cmd := range strays[:2] {
+		ended := make(chan struct{})
+		go func() { _ = cmd.Wait(); close(ended) }()
+		select {
+		case <-ended:
+		case <-time.After(5 * time.Second):
+			t.Errorf("%v still runs", cmd.Args)
+			_ = cmd.Process.Kill()
+		}
+	}
+	if err := foreign.Process.Signal(syscall.Signal(0)); err != nil {
+		t.Errorf("a shim of another containerd was ended: %v", err)
+	}
+	_ = foreign.Process.Kill()
+	_ = foreign.Wait()
+	if left, _ := filepath.Glob("/sys/fs/cgroup/*" + l.Cgroup()); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
 func TestStartSaysWhyItFails(t *testing.T) {
 	l, d := newDaemon(t)
 	// A directory where containerd wants to write its database.

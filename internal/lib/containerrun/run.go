@@ -254,6 +254,9 @@ func (c *Client) remove(ctx context.Context, id string, grace time.Duration) err
 	if err := os.RemoveAll(filepath.Join(c.opts.StateDir, id)); err != nil {
 		return err
 	}
+	if err := EndStrays(c.opts, id, cgroup); err != nil {
+		return err
+	}
 	return RemoveCgroup(cgroup)
 }
 
