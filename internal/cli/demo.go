@@ -170,10 +170,10 @@ func (d *demonstration) deploy(ctx context.Context) error {
 	if err := kubectl(demoApp, "apply", "-f", "-"); err != nil {
 		return err
 	}
-	if err := kubectl("", "rollout", "status", "deployment/web", "--timeout=60s"); err != nil {
+	if err := kubectl("", "rollout", "status", "deployment/web", "--timeout=5m"); err != nil {
 		return err
 	}
-	if err := kubectl("", "wait", "--for=condition=Ready", "pod/client", "pod/client-on-node", "--timeout=60s"); err != nil {
+	if err := kubectl("", "wait", "--for=condition=Ready", "pod/client", "pod/client-on-node", "--timeout=5m"); err != nil {
 		return err
 	}
 	return kubectl("", "exec", "client", "--", "curl", "-s", "--retry", "10", "--retry-connrefused", "--retry-delay", "1", "http://web/")
