@@ -2,7 +2,9 @@ package provider_test
 
 import (
 	"context"
+	"maps"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -448,5 +450,33 @@ func TestVersions(t *testing.T) {
 	_, err = h.TryGet(h.ID(managedclusters.Name, "nobody").Child("upgradeProfiles", "default"))
 	if e, ok := armerror.As(err); !ok || e.Code != armerror.ResourceNotFound {
 		t.Errorf("of no cluster: %v", err)
+	}
+}
+
+// Pools of one request are made at the same time, and share neither addresses nor host ids.
+func TestPoolsAtTheSameTime(t *testing.T) {
+	h, m, id := newAKS(t)
+	body := changed(t, create, nil)
+	first := body["properties"].(map[string]any)["agentPoolProfiles"].([]any)[0].(map[string]any)
+	var pools []any
+	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+		p := maps.Clone(first)
+		p["name"] = name
+		pools = append(pools, p)
+	}
+	body["properties"].(map[string]any)["agentPoolProfiles"] = pools
+	h.Put(id, body)
+	ids, addresses := map[uint32]string{}, map[netip.Addr]string{}
+	for _, n := range m.nodes {
+		if other, taken := ids[n.UIDBase]; taken {
+			t.Errorf("%s and %s have the same host ids", n.Name, other)
+		}
+		if other, taken := addresses[n.Bootstrap.NodeAddress]; taken {
+			t.Errorf("%s and %s have the same address", n.Name, other)
+		}
+		ids[n.UIDBase], addresses[n.Bootstrap.NodeAddress] = n.Name, n.Name
+	}
+	if len(ids) != 12 {
+		t.Errorf("%d nodes, want 12", len(ids))
 	}
 }

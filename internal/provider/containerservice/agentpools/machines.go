@@ -17,6 +17,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 	"github.com/cloister-dev/cloister/internal/engine/node"
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
+	"github.com/cloister-dev/cloister/internal/provider/network/subnetuse"
 )
 
 const networkAPI = "2024-05-01"
@@ -68,6 +69,9 @@ func subnetPrefix(ctx context.Context, docs resourcetype.Reader, id resourceid.I
 	return netip.ParsePrefix(s)
 }
 
+// attempts bounds how often addresses are chosen anew that somebody else has taken meanwhile.
+const attempts = 3
+
 // interfaces makes the machines' network interfaces: one address for the node and, as Azure CNI does, one for
 // every pod it may run, in one block. It returns false while they are being made.
 func (t service) interfaces(ctx context.Context, r *resourcetype.Reconciliation[Model], c cluster, machines []Machine) (done bool, err error) {
@@ -76,6 +80,8 @@ func (t service) interfaces(ctx context.Context, r *resourcetype.Reconciliation[
 	if err != nil {
 		return false, err
 	}
+	t.choosing.Lock()
+	defer t.choosing.Unlock()
 	done = true
 	for _, m := range machines {
 		id := resourceid.MustParse(m.NIC)
@@ -85,14 +91,22 @@ func (t service) interfaces(ctx context.Context, r *resourcetype.Reconciliation[
 			return false, err
 		}
 		block := existing.addresses()
-		if len(block) == 0 {
-			if block, err = t.freeBlock(ctx, r.Client, subnet, prefix, r.Model.Properties.MaxPods+1); err != nil {
-				return false, err
+		chosen := len(block) == 0
+		var state string
+		for try := 1; ; try++ {
+			if chosen {
+				if block, err = freeBlock(ctx, r.Client, subnet, prefix, r.Model.Properties.MaxPods+1); err != nil {
+					return false, err
+				}
 			}
-		}
-		state, err := r.Client.Put(ctx, id, networkAPI, nicBody(c.Location, subnet, block))
-		if err != nil {
-			return false, fmt.Errorf("make the network interface of %s: %w", m.Name, err)
+			state, err = r.Client.Put(ctx, id, networkAPI, nicBody(c.Location, subnet, block))
+			if err == nil {
+				break
+			}
+			if _, refused := armerror.As(err); !refused || !chosen || try == attempts {
+				return false, fmt.Errorf("make the network interface of %s: %w", m.Name, err)
+			}
+			// Somebody else has taken an address meanwhile.
 		}
 		done = done && (state == "Succeeded" || state == "")
 	}
@@ -110,24 +124,16 @@ func nicBody(location string, subnet resourceid.ID, block []netip.Addr) map[stri
 	return map[string]any{"location": location, "properties": map[string]any{"ipConfigurations": configs}}
 }
 
-// freeBlock finds n addresses in a row that no interface of the subnet has. Azure keeps the first four
+// freeBlock finds n addresses in a row that nothing in the subnet has. Azure keeps the first four
 // addresses of a subnet and its last.
-func (t service) freeBlock(ctx context.Context, docs resourcetype.Reader, subnet resourceid.ID, prefix netip.Prefix, n int) ([]netip.Addr, error) {
-	nics, err := docs.List(ctx, resourceid.ID{}, "Microsoft.Network/networkInterfaces")
+func freeBlock(ctx context.Context, docs resourcetype.Reader, subnet resourceid.ID, prefix netip.Prefix, n int) ([]netip.Addr, error) {
+	uses, err := subnetuse.Of(ctx, docs, subnet)
 	if err != nil {
 		return nil, err
 	}
 	used := map[netip.Addr]bool{}
-	for _, res := range nics {
-		var doc nic
-		if err := docs.Get(ctx, res.ID, &doc); err != nil {
-			return nil, err
-		}
-		for _, c := range doc.Properties.IPConfigurations {
-			if a, err := netip.ParseAddr(c.Properties.PrivateIPAddress); err == nil && c.Properties.Subnet.ID.Equal(subnet) {
-				used[a] = true
-			}
-		}
+	for _, u := range uses {
+		used[u.Address] = true
 	}
 	block := make([]netip.Addr, 0, n)
 	a := prefix.Masked().Addr()

@@ -77,6 +77,8 @@ func (t service) run(ctx context.Context, r *resourcetype.Reconciliation[Model])
 
 // plan decides which machines there are to be, and writes them down before any is made.
 func (t service) plan(ctx context.Context, r *resourcetype.Reconciliation[Model], c cluster) ([]Machine, error) {
+	t.choosing.Lock()
+	defer t.choosing.Unlock()
 	mem := r.Model.Memory
 	var staying []Machine
 	for _, m := range mem.Machines {

@@ -7,6 +7,7 @@ package agentpools
 
 import (
 	"context"
+	"sync"
 
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
@@ -52,11 +53,15 @@ type Deps struct {
 	RetryScale float64
 }
 
-type service struct{ Deps }
+type service struct {
+	Deps
+	// choosing is held from looking for free addresses or ids until they are stored: pools are made at the same time.
+	choosing *sync.Mutex
+}
 
 // Type returns the resource type.
 func Type(d Deps) resourcetype.Definition {
-	t := service{d}
+	t := service{d, new(sync.Mutex)}
 	return resourcetype.Define(resourcetype.Spec[Model]{
 		Name:          Name,
 		Placement:     resourcetype.Inherited,
