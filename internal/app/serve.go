@@ -65,6 +65,7 @@ type Service struct {
 	exit  context.CancelFunc
 	ready chan struct{} // closed when all is up, or problem is set
 
+	placing  sync.Mutex // held while a session's address is chosen
 	mu       sync.Mutex
 	problem  error // the start failed
 	degraded error // the start went on without something

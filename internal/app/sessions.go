@@ -38,7 +38,13 @@ func (s *Service) adminSession(w http.ResponseWriter, r *http.Request) {
 		writeAdmin(w, nil, armerror.New(armerror.InvalidRequestContent, "The request is not JSON: %v", err), s)
 		return
 	}
+	// Two sessions that start together must not choose the same address.
+	s.placing.Lock()
 	session, answer, err := s.newSession(r.Context(), request)
+	if err == nil {
+		s.world.keep(session)
+	}
+	s.placing.Unlock()
 	if err != nil {
 		writeAdmin(w, nil, err, s)
 		return
@@ -49,7 +55,7 @@ func (s *Service) adminSession(w http.ResponseWriter, r *http.Request) {
 			s.Log.Error("remove a session", "session", session.Name, "error", err)
 		}
 	}()
-	if err := s.world.AddSession(r.Context(), session); err != nil {
+	if err := s.world.Sync(r.Context()); err != nil {
 		writeAdmin(w, nil, err, s)
 		return
 	}

@@ -152,15 +152,14 @@ func (w *World) write(name string, v any) error {
 	return atomicfile.Write(path, data, 0o600)
 }
 
-// AddSession makes a session's namespace; RemoveSession takes it away.
-func (w *World) AddSession(ctx context.Context, s projection.Session) error {
+// keep adds a session. Its namespace is made by the next Sync.
+func (w *World) keep(s projection.Session) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.sessions[s.Name] = s
-	w.mu.Unlock()
-	return w.Sync(ctx)
 }
 
-// RemoveSession ends a session.
+// RemoveSession ends a session and takes its namespace away.
 func (w *World) RemoveSession(ctx context.Context, name string) error {
 	w.mu.Lock()
 	delete(w.sessions, name)

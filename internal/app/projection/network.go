@@ -298,7 +298,8 @@ func (b *builder) member(endpoint resourceid.ID, m privateendpoints.Member, n *f
 	return nil
 }
 
-// sessions puts jump boxes and workstations in their places. One whose network is gone is left out.
+// sessions puts jump boxes and workstations in their places. One whose network is gone is left out, and so is
+// one whose address a document has since given to another.
 func (b *builder) sessions() error {
 	for _, s := range b.in.Sessions {
 		if s.Network.IsZero() {
@@ -309,7 +310,15 @@ func (b *builder) sessions() error {
 		if n == nil || !slices.ContainsFunc(n.Subnets, func(sub fabric.Subnet) bool { return sub.Name == s.Subnet && sub.Prefix.Contains(s.Address) }) {
 			continue
 		}
+		if taken(n, s.Address) {
+			continue
+		}
 		n.NICs = append(n.NICs, fabric.NIC{ID: shortHash(s.Name), Subnet: s.Subnet, Address: s.Address, Interface: "eth0", Guest: fabric.Guest{Name: s.Name}})
 	}
 	return nil
+}
+
+func taken(n *fabric.Network, a netip.Addr) bool {
+	return slices.ContainsFunc(n.NICs, func(nic fabric.NIC) bool { return nic.Address == a || slices.Contains(nic.Secondary, a) }) ||
+		slices.ContainsFunc(n.Endpoints, func(e fabric.Endpoint) bool { return e.Address == a })
 }

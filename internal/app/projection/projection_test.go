@@ -259,6 +259,18 @@ func TestSessions(t *testing.T) {
 	}
 }
 
+// A jump box gives way to what a document says: two owners of an address would stop the whole fabric.
+func TestSessionGivesWay(t *testing.T) {
+	in := oneCluster().input()
+	v := resourceid.MustParse(net + "virtualNetworks/vnet")
+	for i, a := range []string{"10.224.0.4", "10.224.0.7", "10.224.0.8", "10.224.0.200", "10.224.0.200"} {
+		in.Sessions = append(in.Sessions, Session{Name: fmt.Sprintf("jump-%d", i), Network: v, Subnet: "aks", Address: netip.MustParseAddr(a)})
+	}
+	if nics := project(t, in).Fabric.Networks[0].NICs; len(nics) != 2 {
+		t.Errorf("%+v", nics)
+	}
+}
+
 // A document that cannot be read stops everything: half a state would take away what others stand on.
 func TestUnreadable(t *testing.T) {
 	for id := range oneCluster() {
