@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -67,6 +68,15 @@ func pid(t *testing.T, d *Daemon) int {
 	return pid
 }
 
+// sleeper is a container that sleeps.
+func sleeper(id string) containerrun.Spec {
+	s := containerrun.Spec{ID: id, Args: []string{"/bin/sleep", "1000"}, Restart: true}
+	for _, dir := range []string{"/usr", "/bin", "/lib", "/lib64"} {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: dir, Source: dir, Type: "bind", Options: []string{"rbind", "ro"}})
+	}
+	return s
+}
+
 // run starts a container called "same" that sleeps.
 func run(t *testing.T, d *Daemon) (*containerrun.Client, containerrun.Status) {
 	t.Helper()
@@ -75,11 +85,7 @@ func run(t *testing.T, d *Daemon) (*containerrun.Client, containerrun.Status) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	s := containerrun.Spec{ID: "same", Args: []string{"/bin/sleep", "1000"}, Restart: true}
-	for _, dir := range []string{"/usr", "/bin", "/lib", "/lib64"} {
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: dir, Source: dir, Type: "bind", Options: []string{"rbind", "ro"}})
-	}
-	if err := c.Ensure(t.Context(), s); err != nil {
+	if err := c.Ensure(t.Context(), sleeper("same")); err != nil {
 		t.Fatal(err)
 	}
 	status, err := c.Status(t.Context(), "same")
@@ -150,20 +156,81 @@ func TestStartFindsHealsStops(t *testing.T) {
 	}
 }
 
+// After a boot of the machine there is nothing in the run directory, and the restart monitor starts every
+// container as the service does.
+func TestBoot(t *testing.T) {
+	l, d := newDaemon(t)
+	start(t, d)
+	c, err := containerrun.New(d.RunOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var all []containerrun.Spec
+	for i := range 6 {
+		all = append(all, sleeper(fmt.Sprint("c", i)))
+	}
+	if err := c.EnsureAll(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(pid(t, d), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all {
+		procs, err := os.ReadFile(filepath.Join(l.RunDir, "containerd", "io.containerd.runtime.v2.task", Namespace, s.ID, "init.pid"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		process, err := strconv.Atoi(string(procs))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range []int{parent(t, process), process} {
+			if err := unix.Kill(p, unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// The shims are gone when their sockets refuse; what they mounted is none of a boot's.
+	time.Sleep(200 * time.Millisecond)
+	for _, dir := range []string{"containerd", "runc"} {
+		if err := os.RemoveAll(filepath.Join(l.RunDir, dir)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(t, d)
+	if err := c.EnsureAll(t.Context(), all); err != nil {
+		t.Error(err)
+	}
+	for _, s := range all {
+		if status, err := c.Status(t.Context(), s.ID); err != nil || !status.Running {
+			t.Errorf("%s after the boot: %+v, %v", s.ID, status, err)
+		}
+	}
+}
+
+// parent is the process's parent.
+func parent(t *testing.T, pid int) int {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var state string
+	var ppid int
+	if _, err := fmt.Sscan(string(stat[strings.LastIndexByte(string(stat), ')')+2:]), &state, &ppid); err != nil || ppid < 2 {
+		t.Fatalf("process %d has no parent: %v, %s", pid, err, stat)
+	}
+	return ppid
+}
+
 // On a machine that is short of time a shim may not answer for seconds. Its container is healthy all the
 // same: neither the restart monitor nor a restart of containerd may end it.
 func TestStalledShimKeepsItsContainer(t *testing.T) {
 	_, d := newDaemon(t)
 	start(t, d)
 	c, before := run(t, d)
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", before.PID))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var shim int
-	if _, err := fmt.Sscanf(string(stat[strings.LastIndexByte(string(stat), ')')+2:]), "S %d", &shim); err != nil || shim < 2 {
-		t.Fatalf("no shim above process %d: %v, %s", before.PID, err, stat)
-	}
+	shim := parent(t, before.PID)
 	stall := func(d time.Duration) {
 		if err := unix.Kill(shim, unix.SIGSTOP); err != nil {
 			t.Error(err)

@@ -104,8 +104,14 @@ func (c *Client) create(ctx context.Context, s Spec, spec *specs.Spec, hash stri
 	)
 }
 
-// start starts the container's task unless it runs. The restart monitor may be at the same, in which
-// case one of the two is told that the task exists already.
+// monitorPatience is how long the restart monitor may take to start what is in its care. It tries each
+// second, and all containers at once when the machine has booted.
+const monitorPatience = 30 * time.Second
+
+// start starts the container's task unless it runs. One that the restart monitor keeps, and that does not run
+// as after a boot of the machine, is the monitor's to start: of two who start the same task one fails, with an error
+// that cannot be told from others, or ends what the other has just made. When the monitor does not succeed,
+// ours is the try that says why.
 func (c *Client) start(ctx context.Context, container containerd.Container, s Spec) error {
 	if s.Log != "" {
 		if err := os.MkdirAll(filepath.Dir(s.Log), 0o700); err != nil {
@@ -122,8 +128,24 @@ func (c *Client) start(ctx context.Context, container containerd.Container, s Sp
 	if s.Log != "" {
 		output = cio.LogURI(logURI(s.Log))
 	}
-	for {
+	labels, err := container.Labels(ctx)
+	if err != nil {
+		return err
+	}
+	kept := labels[restart.StatusLabel] == string(containerd.Running)
+	for began := time.Now(); ; {
 		task, err := container.Task(ctx, nil)
+		if kept && time.Since(began) < monitorPatience {
+			if err == nil {
+				if status, err := task.Status(ctx); err == nil && status.Status == containerd.Running {
+					return nil
+				}
+			}
+			if err := pause(ctx); err != nil {
+				return err
+			}
+			continue
+		}
 		switch {
 		case errdefs.IsNotFound(err):
 		case err != nil:
