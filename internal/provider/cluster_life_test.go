@@ -480,3 +480,14 @@ func TestPoolsAtTheSameTime(t *testing.T) {
 		t.Errorf("%d nodes, want 12", len(ids))
 	}
 }
+
+func TestClusterConformance(t *testing.T) {
+	h, _, id := newAKS(t)
+	resourcetypetest.Conformance(t, h, resourcetypetest.Case{ID: id, Body: single(t)})
+}
+
+func TestPoolConformance(t *testing.T) {
+	h, _, id := newAKS(t)
+	h.Put(id, single(t))
+	resourcetypetest.Conformance(t, h, resourcetypetest.Case{ID: id.Child("agentPools", "np2"), Body: `{"properties":{"count":1,"mode":"User"}}`})
+}
