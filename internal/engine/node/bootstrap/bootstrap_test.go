@@ -273,6 +273,24 @@ func TestSlowControlPlane(t *testing.T) {
 	}
 }
 
+// TestTokenNotKnownYet holds that the kubelet is started when the API server knows its token, and not refused.
+func TestTokenNotKnownYet(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ strangers, left int }{"late": {10, 0}, "never": {1 << 20, 1}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.strangers = tc.strangers
+			if code, err := bootstrap.Run(t.Context(), w.config(), w.environment()); code != bootstrap.Success {
+				t.Fatalf("exit code %d: %v", code, err)
+			}
+			if (w.strangers > 0) != (tc.left > 0) || !slices.Contains(w.started, "kubelet") {
+				t.Errorf("the token would be refused %d times more when the kubelet starts; started %q", w.strangers, w.started)
+			}
+		})
+	}
+}
+
 // TestAgain provisions after an interruption and after a failure.
 func TestAgain(t *testing.T) {
 	t.Parallel()

@@ -151,6 +151,39 @@ func (r *runner) connectAPIServer(ctx context.Context) error {
 	return nil
 }
 
+// tokenWait bounds awaitToken.
+const tokenWait = 5 * time.Second
+
+// awaitToken waits until the API server knows the bootstrap token. AKS does not: there the control plane is minutes
+// older than the node. Here it is seconds, and a kubelet that is refused once backs off for longer than this
+// takes. Whatever comes of it, the kubelet is started, and says itself what is wrong.
+func (r *runner) awaitToken(ctx context.Context) error {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(r.config.ClusterCA))
+	transport := r.transport(policy{timeout: tokenWait})
+	transport.TLSClientConfig = tlsConfig(roots)
+	defer transport.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(ctx, tokenWait)
+	defer cancel()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+net.JoinHostPort(r.config.APIServerName, "443")+"/version", nil)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Authorization", "Bearer "+r.config.BootstrapToken)
+		status, _, _, err := doHeader(transport, req)
+		if err == nil && status != http.StatusUnauthorized {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			r.logf("the API server does not accept the bootstrap token after %s (status %d, %v)", tokenWait, status, err)
+			return nil
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
 // diagnose puts into AKS's words why a connection failed.
 func diagnose(err error) error {
 	if err == nil {

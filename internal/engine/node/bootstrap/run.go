@@ -204,6 +204,7 @@ func (r *runner) provision(ctx context.Context) (step string, err error) {
 	outbound := start("AKS.CSE.outboundCheck", r.checkOutbound)
 	lookup := start("AKS.CSE.apiserverNslookup", r.lookupAPIServer)
 	connect := start("AKS.CSE.apiserverCurl", r.connectAPIServer, lookup)
+	token := start("AKS.CSE.ensureKubelet.awaitBootstrapToken", r.awaitToken, connect)
 	provider := start("AKS.CSE.installCredentialProvider", func(ctx context.Context) error { return r.installCredentialProvider(ctx, auth) }, login)
 	var archive []byte
 	pull := start("AKS.CSE.ensureKubelet.pullPodInfraContainerImage", func(ctx context.Context) (err error) {
@@ -211,7 +212,7 @@ func (r *runner) provision(ctx context.Context) (step string, err error) {
 		return err
 	}, login)
 	load := start("AKS.CSE.ensureKubelet.importPodInfraContainerImage", func(ctx context.Context) error { return r.importSandboxImage(ctx, archive) }, pull, containerd)
-	tasks = append(tasks, binaries, containerd, outbound, lookup, connect, provider, pull, load)
+	tasks = append(tasks, binaries, containerd, outbound, lookup, connect, provider, pull, load, token)
 	for _, t := range tasks {
 		<-t.done
 		if t.err != nil {

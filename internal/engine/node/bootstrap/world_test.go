@@ -72,6 +72,7 @@ type world struct {
 	identity  int               // status of IMDS's token answer, 0: silence
 	missing   []string          // repositories that the cache rule does not yield
 	broken    []string          // … whose tarball is no tarball
+	strangers int               // requests with the bootstrap token that the API server refuses before it knows it
 	services  map[string]error  // what starting a service gives
 	started   []string
 	imported  []string
@@ -141,7 +142,7 @@ func newWorld(t *testing.T) *world {
 		acr:          serve(w.serveRegistry(store), true),
 		data:         serve(w.onlyWhatIsThere(store), true),
 		mcr:          serve(w.onlyWhatIsThere(store), true),
-		apiName:      serve(http.HandlerFunc(http.NotFound), true),
+		apiName:      serve(http.HandlerFunc(w.serveAPI), true),
 		"10.224.0.9": "",
 	}
 	w.hosts["10.224.0.9"] = w.hosts[apiName]
@@ -222,6 +223,15 @@ func (w *world) serveIMDS(rw http.ResponseWriter, r *http.Request) {
 			return
 		}
 		fmt.Fprintf(rw, `{"access_token":"aad for %s"}`, r.URL.Query().Get("resource"))
+	}
+}
+
+func (w *world) serveAPI(rw http.ResponseWriter, r *http.Request) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r.Header.Get("Authorization") == "Bearer abcdef.0123456789abcdef" && w.strangers > 0 {
+		w.strangers--
+		rw.WriteHeader(http.StatusUnauthorized)
 	}
 }
 
