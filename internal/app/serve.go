@@ -234,8 +234,20 @@ func (s *Service) start(ctx context.Context, g *errgroup.Group, handler http.Han
 		return err
 	}
 	g.Go(func() error { return s.results.run(ctx) })
+	// A container whose making was cut off a moment ago may still be in its own way; it is tried again
+	// beside everything else, as a reconcile would.
 	if err := s.resume(ctx, g); err != nil {
-		return err
+		g.Go(func() error {
+			for n := 1; ctx.Err() == nil && err != nil; n++ {
+				s.Log.Warn("what ran before is not all running yet", "error", err)
+				select {
+				case <-time.After(time.Duration(min(n, 10)) * 500 * time.Millisecond):
+					err = s.resume(ctx, g)
+				case <-ctx.Done():
+				}
+			}
+			return nil
+		})
 	}
 	g.Go(func() error { return s.reconciler.Run(ctx) })
 	return s.listenPublic(ctx, g, handler)
