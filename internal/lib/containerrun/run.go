@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -74,7 +75,11 @@ func (c *Client) ensure(ctx context.Context, s Spec) error {
 		}
 	}
 	if container == nil {
-		if container, err = c.create(ctx, s, spec, hash); err != nil {
+		container, err = c.create(ctx, s, spec, hash)
+		if errdefs.IsAlreadyExists(err) { // a client that has gone asked for it a moment ago
+			container, err = c.cd.LoadContainer(ctx, s.ID)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -107,6 +112,24 @@ func (c *Client) create(ctx context.Context, s Spec, spec *specs.Spec, hash stri
 // monitorPatience is how long the restart monitor may take to start what is in its care. It tries each
 // second, and all containers at once when the machine has booted.
 const monitorPatience = 30 * time.Second
+
+// createPatience is how long containerd may take to be done with a create whose client has gone away, as a
+// service that died. Till then another create of the same container meets its traces.
+const createPatience = 10 * time.Second
+
+// unfinished tells that a create met another one of the same container, or its cleaning up: what is there
+// already, or is gone again. Much of it comes from containerd's own directories and from runc, as text.
+func unfinished(err error) bool {
+	if err == nil || errdefs.IsAlreadyExists(err) {
+		return err != nil
+	}
+	for _, text := range []string{"already exists", "io.containerd.runtime.v2.task", "failed to start shim"} {
+		if strings.Contains(err.Error(), text) {
+			return true
+		}
+	}
+	return false
+}
 
 // start starts the container's task unless it runs. One that the restart monitor keeps, and that does not run
 // as after a boot of the machine, is the monitor's to start: of two who start the same task one fails, with an error
@@ -162,8 +185,13 @@ func (c *Client) start(ctx context.Context, container containerd.Container, s Sp
 				return fmt.Errorf("delete its ended task: %w", err)
 			}
 		}
+		// What is there without a task was left by a start that was cut off. A shim of those would be used
+		// again, and never answer: it waits for a process that nobody starts.
+		if err := EndStrays(c.opts, s.ID, c.cgroupPath(s)); err != nil {
+			return err
+		}
 		task, err = container.NewTask(ctx, output)
-		if errdefs.IsAlreadyExists(err) {
+		if unfinished(err) && time.Since(began) < createPatience {
 			if err := pause(ctx); err != nil {
 				return err
 			}
@@ -273,13 +301,13 @@ func (c *Client) remove(ctx context.Context, id string, grace time.Duration) err
 			return err
 		}
 	}
-	if err := os.RemoveAll(filepath.Join(c.opts.StateDir, id)); err != nil {
-		return err
-	}
 	if err := EndStrays(c.opts, id, cgroup); err != nil {
 		return err
 	}
-	return RemoveCgroup(cgroup)
+	if err := RemoveCgroup(cgroup); err != nil { // when it goes, so have those who wrote into the root file system
+		return err
+	}
+	return os.RemoveAll(filepath.Join(c.opts.StateDir, id))
 }
 
 func stop(ctx context.Context, container containerd.Container, grace time.Duration) error {

@@ -31,7 +31,10 @@ func EndStrays(o Options, id, cgroup string) error {
 			return fmt.Errorf("kill process %d, which containerd does not know: %w", pid, err)
 		}
 	}
-	return nil
+	if id == "" {
+		return nil
+	}
+	return os.RemoveAll(filepath.Join(o.RuncRoot, o.Namespace, id)) // runc's own memory of it
 }
 
 // shims are the processes that run as shims of the containerd at the socket.
@@ -52,6 +55,9 @@ func shims(socket, id string) ([]int, error) {
 			return i > 0 && i+1 < len(words) && words[i+1] == value
 		}
 		if filepath.Base(words[0]) != "containerd-shim-runc-v2" || !follows("-address", socket) || id != "" && !follows("-id", id) {
+			continue
+		}
+		if words[len(words)-1] == "delete" { // cleans up for containerd, and ends
 			continue
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
