@@ -180,21 +180,18 @@ func (t service) nodeConfig(ctx context.Context, r *resourcetype.Reconciliation[
 	identity := c.Properties.IdentityProfile["kubeletidentity"]
 	vnet, _ := subnet.Parent()
 	scaleSet := m.Name[:strings.LastIndex(m.Name, "vmss")+len("vmss")]
+	p.NodeImageVersion = m.NodeImageVersion
 	own, _ := bootstrap.SplitLabels(labels(r.ID.Name(), p, c))
-	outbound := ""
-	if o := c.Properties.NetworkProfile.OutboundType; o != "none" && o != "block" {
-		outbound = "https://mcr.microsoft.com/v2/"
-	}
 	return node.Config{
 		ID: m.ID, Name: m.Name, Guest: "node-" + m.ID, UIDBase: m.UIDBase, UIDCount: UIDCount,
-		Rootfs: t.Rootfs, Image: p.NodeImageVersion, Attempt: r.Model.Memory.Attempt,
+		Rootfs: t.Rootfs, Image: m.NodeImageVersion, Attempt: r.Model.Memory.Attempt,
 		MemoryBytes: int64(size.MemoryMiB) << 20, CPUs: size.CPUs, CA: t.AuthorityPEM,
 		Bootstrap: bootstrap.Config{
-			NodeName: m.Name, NodeAddress: addresses[0], KubernetesVersion: c.Properties.CurrentKubernetesVersion,
+			NodeName: m.Name, NodeAddress: addresses[0], KubernetesVersion: m.KubernetesVersion,
 			RegistryServer:            m.RegistryServer,
 			Identity:                  bootstrap.Identity{ClientID: identity.ClientID, ResourceID: identity.ResourceID, TenantID: t.TenantID},
 			CredentialProviderVersion: t.CredentialProviderVersion,
-			OutboundURL:               outbound,
+			OutboundURL:               m.OutboundURL,
 			APIServerName:             c.Properties.PrivateFQDN, ClusterCA: ca, BootstrapToken: token,
 			ServiceCIDR: service,
 			Pods:        bootstrap.PodNetwork{Subnet: prefix, First: addresses[1], Last: addresses[len(addresses)-1]},

@@ -60,6 +60,13 @@ type SecurityProfile struct {
 
 // Memory is what Cloister keeps beside the document.
 type Memory struct {
+	// Model is what the pool's next node is provisioned with, as a scale set's model is on Azure. The pool takes it
+	// over from its cluster when it is made, reimaged or upgraded, and at no other time: a PUT of the cluster alone
+	// changes neither the nodes that there are nor those that a scale-out adds.
+	Model *NodeModel `json:"model,omitempty"`
+	// Provisioned is true once all nodes of the pool were Ready. Until then nothing is lost when a retry takes over
+	// what its cluster says meanwhile.
+	Provisioned bool `json:"provisioned,omitempty"`
 	// Machines are the pool's nodes, written down before any of them is made.
 	Machines []Machine `json:"machines,omitempty"`
 	// NextIndex is the next virtual machine scale set instance number; numbers are never used twice.
@@ -82,8 +89,30 @@ type Machine struct {
 	NIC string `json:"nic"`
 	// Leaving is true once the machine is being removed.
 	Leaving bool `json:"leaving,omitempty"`
-	// RegistryServer is what the node was provisioned with; only a reimage changes it.
+	// NodeModel is what the node was provisioned with; only a reimage changes it.
+	NodeModel
+}
+
+// NodeModel is all of a node that follows from its cluster and is baked into it at provisioning.
+type NodeModel struct {
+	// RegistryServer is BOOTSTRAP_PROFILE_CONTAINER_REGISTRY_SERVER; "" means Direct.
 	RegistryServer string `json:"registryServer,omitempty"`
+	// OutboundURL is what OUTBOUND_COMMAND fetches; "" for the outbound types none and block.
+	OutboundURL       string `json:"outboundURL,omitempty"`
+	NodeImageVersion  string `json:"nodeImageVersion,omitempty"`
+	KubernetesVersion string `json:"kubernetesVersion,omitempty"`
+}
+
+// model is what the cluster has new nodes of a pool provisioned with now.
+func (t service) model(c cluster) NodeModel {
+	m := NodeModel{
+		RegistryServer: c.Memory.RegistryServer, OutboundURL: "https://mcr.microsoft.com/v2/",
+		NodeImageVersion: t.NodeImageVersion, KubernetesVersion: c.Properties.CurrentKubernetesVersion,
+	}
+	if o := c.Properties.NetworkProfile.OutboundType; o == "none" || o == "block" {
+		m.OutboundURL = ""
+	}
+	return m
 }
 
 // UIDCount is the number of ids in a node's user namespace: images hold files of high uids.

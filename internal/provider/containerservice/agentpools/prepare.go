@@ -63,8 +63,15 @@ func (t service) prepare(ctx context.Context, r *resourcetype.Request[Model]) er
 		r.Model.Memory = &Memory{}
 	}
 	if r.Existing != nil && r.Existing.Properties.ProvisioningState == "Failed" {
-		r.Model.Memory.Attempt++
-		r.Model.Memory.Fault = nil
+		mem := r.Model.Memory
+		mem.Attempt++
+		mem.Fault = nil
+		if !mem.Provisioned {
+			mem.Model = nil
+			for i := range mem.Machines {
+				mem.Machines[i].NodeModel = NodeModel{}
+			}
+		}
 	}
 	version := c.Properties.CurrentKubernetesVersion
 	defaults(p, version, t.NodeImageVersion)

@@ -69,6 +69,7 @@ func (t service) run(ctx context.Context, r *resourcetype.Reconciliation[Model])
 	if err := t.ControlPlane.NodesReady(ctx, c.Memory.ClusterID, names, given); err != nil {
 		return resourcetype.Result{}, err
 	}
+	r.Model.Memory.Provisioned = true
 	if err := t.removeLeaving(ctx, r, c); err != nil {
 		return resourcetype.Result{}, err
 	}
@@ -80,6 +81,17 @@ func (t service) plan(ctx context.Context, r *resourcetype.Reconciliation[Model]
 	t.choosing.Lock()
 	defer t.choosing.Unlock()
 	mem := r.Model.Memory
+	if mem.Model == nil {
+		model := t.model(c)
+		mem.Model = &model
+	}
+	for i := range mem.Machines {
+		if m := &mem.Machines[i]; m.KubernetesVersion == "" { // never provisioned, or written down before models were
+			server := or(m.RegistryServer, mem.Model.RegistryServer)
+			m.NodeModel = *mem.Model
+			m.RegistryServer = server
+		}
+	}
 	var staying []Machine
 	for _, m := range mem.Machines {
 		if !m.Leaving {
@@ -104,8 +116,8 @@ func (t service) plan(ctx context.Context, r *resourcetype.Reconciliation[Model]
 			name := fmt.Sprintf("aks-%s-%s-vmss%s", r.ID.Name(), c.Memory.Suffix, base36(mem.NextIndex))
 			mem.Machines = append(mem.Machines, Machine{
 				ID: machineID(c.Memory.ClusterID, name), Name: name, UIDBase: base,
-				NIC:            group.Resource("Microsoft.Network/networkInterfaces", name+"-nic").String(),
-				RegistryServer: c.Memory.RegistryServer,
+				NIC:       group.Resource("Microsoft.Network/networkInterfaces", name+"-nic").String(),
+				NodeModel: *mem.Model,
 			})
 			mem.NextIndex++
 		}
