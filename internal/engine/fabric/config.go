@@ -14,9 +14,10 @@ type Config struct {
 	Leaves       []Leaf
 	Networks     []Network
 	Workstations []Workstation
+	Fronts       []Front
 }
 
-// A Leaf is a namespace that provides services: linked to the hub only, it never forwards.
+// A Leaf is a namespace that provides services: linked to the hub and, by at most one NIC, to a network, it never forwards.
 type Leaf struct {
 	Name      string       // of the network namespace
 	Addresses []netip.Addr // service-side, in 240.0.0.0/4 outside 255.0.0.0/8
@@ -26,6 +27,19 @@ type Leaf struct {
 type Workstation struct {
 	Name    string     // of the network namespace
 	Address netip.Addr // in 198.18.8.0/21
+}
+
+// A Front is an address in `public` that is a service's on a leaf, for whoever has a way to `public`.
+type Front struct {
+	ID             string
+	Address        netip.Addr // in 198.18.0.0/16, outside what the fabric and workstations have
+	Ports          []uint16   // TCP
+	ServiceAddress netip.Addr
+	Leaf           string
+	// Sources are who is let in, by the address that public sees, and Networks who is whatever their address is
+	// there. Neither: everyone.
+	Sources  []netip.Prefix
+	Networks []string // by ID
 }
 
 // A Network is a VNet. Its namespace is called "vnet-" and the ID.
@@ -62,7 +76,7 @@ type NIC struct {
 }
 
 // A Guest is the network namespace a NIC ends in. With a UIDCount it belongs to a user namespace with that
-// map, and routes for what runs in it.
+// map, and routes for what runs in it. Without one it may be a Leaf: a service with an address in the network.
 type Guest struct {
 	Name              string
 	UIDBase, UIDCount uint32
@@ -105,6 +119,7 @@ var (
 	linkSpace        = netip.MustParsePrefix("255.0.0.0/8") // of serviceSpace, what the fabric keeps for its own links
 	publicSpace      = netip.MustParsePrefix("198.18.0.0/15")
 	workstationSpace = netip.MustParsePrefix("198.18.8.0/21")
+	frontSpace       = netip.MustParsePrefix("198.18.0.0/16") // of publicSpace, what networks' own addresses are not in
 	anywhere         = netip.MustParsePrefix("0.0.0.0/0")
 
 	// reserved may not be part of a VNet: ours, and what Azure refuses.
@@ -130,6 +145,7 @@ func (c Config) ordered() Config {
 	by := func(a, b string) int { return cmp.Compare(a, b) }
 	c.Leaves = slices.SortedFunc(slices.Values(c.Leaves), func(a, b Leaf) int { return by(a.Name, b.Name) })
 	c.Workstations = slices.SortedFunc(slices.Values(c.Workstations), func(a, b Workstation) int { return by(a.Name, b.Name) })
+	c.Fronts = slices.SortedFunc(slices.Values(c.Fronts), func(a, b Front) int { return by(a.ID, b.ID) })
 	c.Networks = slices.SortedFunc(slices.Values(c.Networks), func(a, b Network) int { return by(a.ID, b.ID) })
 	for i := range c.Networks {
 		n := &c.Networks[i]
@@ -145,7 +161,7 @@ func (c Config) ordered() Config {
 
 // Validate finds what would make one part of the state break another's, and names every fault.
 func (c Config) Validate() error {
-	v := validation{names: map[string]string{hubName: "the hub", publicName: "the public network"}, services: map[netip.Addr]string{}}
+	v := validation{names: map[string]string{hubName: "the hub", publicName: "the public network"}, services: map[netip.Addr]string{}, fronts: map[netip.Addr]string{}, leaves: map[string]int{}}
 	for _, l := range c.Leaves {
 		v.name(l.Name, "leaf "+l.Name)
 		for _, a := range l.Addresses {
@@ -163,10 +179,18 @@ func (c Config) Validate() error {
 		v.check(!stations[w.Address], "workstation %s: address %s is taken", w.Name, w.Address)
 		stations[w.Address] = true
 	}
+	for _, f := range c.Fronts {
+		v.front(f)
+	}
 	for _, n := range c.Networks {
 		v.name(n.NetNS(), "network "+n.ID)
 	}
+	// A leaf is there already when a NIC ends in it.
 	guests := map[string]Guest{}
+	for _, l := range c.Leaves {
+		v.leaves[l.Name] = 0
+		guests[l.Name] = Guest{Name: l.Name}
+	}
 	for _, n := range c.Networks {
 		v.network(n, guests)
 	}
@@ -177,6 +201,8 @@ func (c Config) Validate() error {
 type validation struct {
 	names    map[string]string
 	services map[netip.Addr]string
+	fronts   map[netip.Addr]string
+	leaves   map[string]int // how many NICs each has
 	faults   []error
 }
 
@@ -191,6 +217,20 @@ func (v *validation) name(name, owner string) {
 	other, taken := v.names[name]
 	v.check(!taken, "%s: the network namespace %q is that of %s", owner, name, other)
 	v.names[name] = owner
+}
+
+func (v *validation) front(f Front) {
+	where := "front " + f.ID
+	v.check(f.Address.Is4() && frontSpace.Contains(f.Address) && !workstationSpace.Contains(f.Address) && !slices.Contains(publicAddresses, f.Address), "%s: address %s is not free for it", where, f.Address)
+	other, taken := v.fronts[f.Address]
+	v.check(!taken, "%s: address %s is that of front %s", where, f.Address, other)
+	v.fronts[f.Address] = f.ID
+	v.check(len(f.Ports) > 0, "%s: no port", where)
+	leaf, ok := v.services[f.ServiceAddress]
+	v.check(ok && leaf == f.Leaf, "%s: leaf %q does not have address %s", where, f.Leaf, f.ServiceAddress)
+	for _, p := range f.Sources {
+		v.check(p.Addr().Is4(), "%s: source %s is not IPv4", where, p)
+	}
 }
 
 func (v *validation) network(n Network, guests map[string]Guest) {
@@ -231,6 +271,10 @@ func (v *validation) network(n Network, guests map[string]Guest) {
 		key := [2]string{nic.Guest.Name, nic.Interface}
 		v.check(!interfaces[key], "%s: guest %s has two interfaces %s", where, nic.Guest.Name, nic.Interface)
 		interfaces[key] = true
+		if _, leaf := v.leaves[nic.Guest.Name]; leaf {
+			v.leaves[nic.Guest.Name]++
+			v.check(v.leaves[nic.Guest.Name] == 1 && nic.Interface != hubName, "%s: leaf %s has a way to a network already", where, nic.Guest.Name)
+		}
 		if g, known := guests[nic.Guest.Name]; known {
 			v.check(g == nic.Guest, "%s: guest %s has two id maps", where, nic.Guest.Name)
 		} else {

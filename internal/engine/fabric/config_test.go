@@ -20,19 +20,29 @@ func TestConfigFaults(t *testing.T) {
 			e := &c.Networks[0].Endpoints[0]
 			c.Networks[0].Endpoints = append(c.Networks[0].Endpoints, *e)
 		},
-		"does not have address":              func(c *Config) { c.Networks[0].Endpoints[0].Leaf = "cp-one" },
-		"no port":                            func(c *Config) { c.Networks[0].Endpoints[0].Ports = nil },
-		"is not in 240.0.0.0/4":              func(c *Config) { c.Leaves[0].Addresses = ips("10.9.0.1") },
-		"outside 255.0.0.0/8":                func(c *Config) { c.Leaves[1].Addresses = ips("255.0.0.9") },
-		"is leaf registry's":                 func(c *Config) { c.Leaves[1].Addresses = ips("240.0.0.1") },
-		"is that of the hub":                 func(c *Config) { c.Leaves[1].Name = "hub" },
-		"cannot name a network namespace":    func(c *Config) { c.Networks[0].NICs[0].Guest.Name = "../etc" },
-		"cannot name an interface":           func(c *Config) { c.Networks[0].NICs[0].Interface = "a/b" },
-		"share host ids":                     func(c *Config) { c.Networks[0].NICs[1].Guest = Guest{"node-x", 97<<24 + 65536, 65536} },
-		"its ids begin with the host's root": func(c *Config) { c.Networks[0].NICs[0].Guest.UIDBase = 0 },
-		"is not in 198.18.8.0/21":            func(c *Config) { c.Workstations[0].Address = ip("198.18.0.10") },
-		`protocol "tcp"`:                     func(c *Config) { c.Networks[0].Subnets[0].Rules = []Rule{{Direction: Inbound, Protocol: "tcp"}} },
-		`direction ""`:                       func(c *Config) { c.Networks[0].Subnets[0].Rules = []Rule{{Protocol: "Tcp"}} },
+		"does not have address":                  func(c *Config) { c.Networks[0].Endpoints[0].Leaf = "cp-one" },
+		"no port":                                func(c *Config) { c.Networks[0].Endpoints[0].Ports = nil },
+		"is not in 240.0.0.0/4":                  func(c *Config) { c.Leaves[0].Addresses = ips("10.9.0.1") },
+		"outside 255.0.0.0/8":                    func(c *Config) { c.Leaves[1].Addresses = ips("255.0.0.9") },
+		"is leaf registry's":                     func(c *Config) { c.Leaves[1].Addresses = ips("240.0.0.1") },
+		"is that of the hub":                     func(c *Config) { c.Leaves[1].Name = "hub" },
+		"cannot name a network namespace":        func(c *Config) { c.Networks[0].NICs[0].Guest.Name = "../etc" },
+		"cannot name an interface":               func(c *Config) { c.Networks[0].NICs[0].Interface = "a/b" },
+		"share host ids":                         func(c *Config) { c.Networks[0].NICs[1].Guest = Guest{"node-x", 97<<24 + 65536, 65536} },
+		"its ids begin with the host's root":     func(c *Config) { c.Networks[0].NICs[0].Guest.UIDBase = 0 },
+		"is not in 198.18.8.0/21":                func(c *Config) { c.Workstations[0].Address = ip("198.18.0.10") },
+		"address 198.18.0.10 is not free":        func(c *Config) { c.Fronts[0].Address = ip("198.18.0.10") },
+		"address 198.18.8.9 is not free":         func(c *Config) { c.Fronts[0].Address = ip("198.18.8.9") },
+		"address 198.19.0.1 is not free":         func(c *Config) { c.Fronts[0].Address = ip("198.19.0.1") },
+		"is that of front":                       func(c *Config) { c.Fronts = append(c.Fronts, c.Fronts[0]) },
+		`front f: leaf "registry" does not have`: func(c *Config) { c.Fronts[0].Leaf = "registry" },
+		"has a way to a network already": func(c *Config) {
+			c.Networks[0].NICs = append(c.Networks[0].NICs, serviceNIC("cp-one", "10.0.2.11"))
+			c.Networks[0].NICs[3].ID, c.Networks[0].NICs[3].Interface = "another", "eth1"
+		},
+		"guest cp-one has two id maps": func(c *Config) { c.Networks[0].NICs[2].Guest.UIDCount = 65536 },
+		`protocol "tcp"`:               func(c *Config) { c.Networks[0].Subnets[0].Rules = []Rule{{Direction: Inbound, Protocol: "tcp"}} },
+		`direction ""`:                 func(c *Config) { c.Networks[0].Subnets[0].Rules = []Rule{{Protocol: "Tcp"}} },
 		"ports 9-8": func(c *Config) {
 			c.Networks[0].NICs[0].Rules = []Rule{{Direction: Inbound, Protocol: "Tcp", SourcePorts: []PortRange{{9, 8}}}}
 		},

@@ -104,6 +104,8 @@ func small() Config {
 	a.NICs = []NIC{node(a, 1), jumpBox(a, "box", "10.0.1.50")}
 	c := services(a)
 	c.Workstations = []Workstation{{Name: "workstation-x", Address: ip("198.18.8.7")}}
+	c.Networks[0].NICs = append(c.Networks[0].NICs, serviceNIC("cp-one", "10.0.2.10"))
+	c.Fronts = []Front{front("240.1.0.1", "cp-one")}
 	return c
 }
 

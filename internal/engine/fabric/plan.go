@@ -76,11 +76,13 @@ var (
 func newPlan(c Config, slots map[string]uint16) plan {
 	var p plan
 	hub := space{name: hubName, forward: true}
-	public := space{name: publicName, loopback: publicAddresses}
-	hubRules, publicRules := hubInput{}, publicInput{}
+	public := space{name: publicName, forward: true, loopback: publicAddresses}
+	hubRules, publicRules := hubInput{}, publicInput{fronts: c.Fronts}
 
 	var others []space
+	leaves := map[string]int{} // where in others
 	for _, l := range c.Leaves {
+		leaves[l.Name] = len(others)
 		dev := shortName("l", l.Name)
 		for _, a := range l.Addresses {
 			hub.routes = append(hub.routes, route{dst: host(a), dev: dev})
@@ -105,15 +107,32 @@ func newPlan(c Config, slots map[string]uint16) plan {
 			publicRules.sources = append(publicRules.sources, source{dev, publicAddress(slot)})
 			p.links = append(p.links, wire(publicName, dev, n.NetNS(), publicName))
 		}
-		vnet, guests, links := network(n, slot)
+		vnet, guests, links := network(n, slot, leaves)
 		others = append(others, vnet)
 		for _, g := range guests {
+			if i, ok := leaves[g.name]; ok {
+				others[i].routes = append(others[i].routes, g.routes...)
+				continue
+			}
 			// A guest may have several NICs; the first has its default route.
 			if !slices.ContainsFunc(others, func(s space) bool { return s.name == g.name }) {
 				others = append(others, g)
 			}
 		}
 		p.links = append(p.links, links...)
+	}
+	// What is for nobody comes by the forward hook, as in a network, and is dropped there without an answer.
+	p.links = append(p.links, wire(publicName, sinkName, publicName, sinkName+"-end"))
+	public.routes = append(public.routes, route{dst: anywhere, dev: sinkName})
+	for _, f := range c.Fronts {
+		public.routes = append(public.routes, route{dst: host(f.ServiceAddress), dev: hubName})
+		for _, port := range f.Ports {
+			hubRules.flows = append(hubRules.flows, flow{publicName, linkAddress(publicSlot), f.ServiceAddress, port})
+		}
+	}
+	if len(c.Fronts) > 0 {
+		hub.routes = append(hub.routes, route{dst: host(linkAddress(publicSlot)), dev: publicName})
+		p.links = append(p.links, wire(hubName, publicName, publicName, hubName))
 	}
 	for _, w := range c.Workstations {
 		dev := shortName("w", w.Name)
@@ -134,8 +153,8 @@ func (n Network) defaultOutbound() bool {
 	return slices.ContainsFunc(n.Subnets, func(s Subnet) bool { return s.DefaultOutbound })
 }
 
-// network plans the VNet's namespace and its guests.
-func network(n Network, slot uint16) (vnet space, guests []space, links []link) {
+// network plans the VNet's namespace and its guests, some of which may be leaves.
+func network(n Network, slot uint16, leaves map[string]int) (vnet space, guests []space, links []link) {
 	vnet = space{name: n.NetNS(), forward: true, loopback: platformAddresses}
 	// Nothing is refused for want of a route: that would answer at once, and Azure times out. What is to go
 	// nowhere is routed to a sink, so that it comes by the forward hook, which drops it.
@@ -167,10 +186,14 @@ func network(n Network, slot uint16) (vnet space, guests []space, links []link) 
 			vnet.routes = append(vnet.routes, route{dst: host(a), via: nic.Address, dev: dev, src: platformSource})
 		}
 		sum := sha256.Sum256([]byte(n.ID + "/" + nic.ID))
+		bits := subnet.Bits()
+		if _, leaf := leaves[nic.Guest.Name]; leaf {
+			bits = 32 // a longer one makes the kernel add a route to a namespace whose routes are all planned
+		}
 		mac := net.HardwareAddr{0x00, 0x0d, 0x3a, sum[0], sum[1], sum[2]}
 		links = append(links, link{
 			a: end{space: vnet.name, name: dev, mac: routerMAC, peer: nic.Address, peerMAC: mac, arp: true, proxyARP: true, ipv6: true},
-			b: end{space: nic.Guest.Name, name: nic.Interface, mac: mac, arp: true, address: netip.PrefixFrom(nic.Address, subnet.Bits())},
+			b: end{space: nic.Guest.Name, name: nic.Interface, mac: mac, arp: true, address: netip.PrefixFrom(nic.Address, bits)},
 		})
 		guests = append(guests, space{
 			name: nic.Guest.Name, guest: true, forward: nic.Guest.UIDCount > 0,

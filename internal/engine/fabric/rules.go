@@ -19,15 +19,16 @@ const (
 
 // Hooks. Rules that judge come before translation, when the packet is still as the guest sent it, and after conntrack.
 var (
-	judge     = &base{nftables.ChainTypeFilter, *nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle, true}
-	translate = &base{nftables.ChainTypeNAT, *nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest, false}
-	forward   = &base{nftables.ChainTypeFilter, *nftables.ChainHookForward, *nftables.ChainPriorityFilter, true}
-	output    = &base{nftables.ChainTypeFilter, *nftables.ChainHookOutput, *nftables.ChainPriorityFilter, false}
-	input     = &base{nftables.ChainTypeFilter, *nftables.ChainHookInput, *nftables.ChainPriorityFilter, true}
-	mask      = &base{nftables.ChainTypeNAT, *nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource, false}
-	arrival   = &base{nftables.ChainTypeFilter, *nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw, false}
-	nothingIn = &base{nftables.ChainTypeFilter, *nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw, true}
-	nothingUp = &base{nftables.ChainTypeFilter, *nftables.ChainHookOutput, *nftables.ChainPriorityRaw, true}
+	judge       = &base{nftables.ChainTypeFilter, *nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle, true}
+	judgeFronts = &base{nftables.ChainTypeFilter, *nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle, false}
+	translate   = &base{nftables.ChainTypeNAT, *nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest, false}
+	forward     = &base{nftables.ChainTypeFilter, *nftables.ChainHookForward, *nftables.ChainPriorityFilter, true}
+	output      = &base{nftables.ChainTypeFilter, *nftables.ChainHookOutput, *nftables.ChainPriorityFilter, false}
+	input       = &base{nftables.ChainTypeFilter, *nftables.ChainHookInput, *nftables.ChainPriorityFilter, true}
+	mask        = &base{nftables.ChainTypeNAT, *nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource, false}
+	arrival     = &base{nftables.ChainTypeFilter, *nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw, false}
+	nothingIn   = &base{nftables.ChainTypeFilter, *nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw, true}
+	nothingUp   = &base{nftables.ChainTypeFilter, *nftables.ChainHookOutput, *nftables.ChainPriorityRaw, true}
 )
 
 const related = expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED
@@ -203,11 +204,14 @@ func (h hubInput) render() *ruleset {
 type publicInput struct {
 	sources  []source // of networks
 	stations []source
+	fronts   []Front
 }
 
-// render makes the rules of public, which counts what comes from a network, whether or not anything is there to answer.
+// render makes the rules of public, which counts what comes from a network, whether or not anything is there to answer,
+// and forwards nothing but what is for a front.
 func (p publicInput) render() *ruleset {
 	r := &ruleset{}
+	p.renderFronts(&r.IPv4)
 	var devices []string
 	for _, s := range p.sources {
 		devices = append(devices, s.dev)
@@ -220,6 +224,7 @@ func (p publicInput) render() *ruleset {
 	}{
 		{&r.IPv4, nftables.TypeIPAddr, loadDestination(register1), []rule{
 			rules("", in("lo"), accept()),
+			rules("only what is on the other side may come from it", in(hubName), accept()), // judged when conntrack has it
 			rules("", notMember("sources", loadIn(register1), loadSource(afterName)), count(spoofedCounter), drop()),
 		}},
 		{&r.IPv6, nftables.TypeIP6Addr, loadDestination6(register1), []rule{

@@ -23,6 +23,8 @@ type state struct {
 const (
 	firstSlot = 1
 	lastSlot  = 65534
+	// publicSlot is no network's: the services see what came by a front as it.
+	publicSlot = 0
 )
 
 // allot keeps the slots of networks that stay, frees those of networks that are gone and gives new ones.
