@@ -79,9 +79,13 @@ func (a *API) Seed(ctx context.Context) error {
 	subscription := resourceid.MustParse("/subscriptions/" + a.instance.SubscriptionID)
 	for _, x := range []struct{ principal, role string }{
 		{a.instance.Administrator.ObjectID, roleOwner},
+		{a.instance.User.ObjectID, roleOwner},
 		{a.instance.AKS.ObjectID, roleContributor},
 		{a.instance.AKS.ObjectID, roleUserAccessAdministrator},
 	} {
+		if x.principal == "" { // an installation of before there was a user, until its next `up`
+			continue
+		}
 		if err := seedAssignment(ctx, a.store, subscription, x.principal, x.role); err != nil {
 			return fmt.Errorf("assign the first roles: %w", err)
 		}

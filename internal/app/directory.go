@@ -16,6 +16,7 @@ import (
 type directory struct {
 	instance Instance
 	hash     string // of the administrator's secret
+	password string // of the user's, hashed
 	store    resourcestore.Store
 }
 
@@ -24,7 +25,11 @@ func newDirectory(in Instance, store resourcestore.Store) (*directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hash the administrator's secret: %w", err)
 	}
-	return &directory{in, hash, store}, nil
+	password, err := authority.HashSecret(in.User.Password)
+	if err != nil {
+		return nil, fmt.Errorf("hash the user's password: %w", err)
+	}
+	return &directory{in, hash, password, store}, nil
 }
 
 // Principals implements authority.Directory.
@@ -33,6 +38,9 @@ func (d *directory) Principals(ctx context.Context) ([]authority.Principal, erro
 	out := []authority.Principal{
 		{Type: authority.ServicePrincipal, ObjectID: a.ObjectID, AppID: a.AppID, DisplayName: a.Name, Secrets: []authority.Secret{{Hash: d.hash}}},
 		{Type: authority.ServicePrincipal, ObjectID: k.ObjectID, AppID: k.AppID, DisplayName: k.Name},
+	}
+	if u := d.instance.User; u.ObjectID != "" {
+		out = append(out, authority.Principal{Type: authority.User, ObjectID: u.ObjectID, UserPrincipalName: u.Name, DisplayName: "Cloister Administrator", Secrets: []authority.Secret{{Hash: d.password}}})
 	}
 	identities, err := d.store.List(ctx, resourcestore.Filter{Type: "Microsoft.ManagedIdentity/userAssignedIdentities"})
 	if err != nil {

@@ -69,7 +69,7 @@ func (f front) Authenticate(_ context.Context, token string) (resourcetype.Princ
 
 // Tenants implements frontdoor.Directory.
 func (f front) Tenants(context.Context) ([]frontdoor.Tenant, error) {
-	return []frontdoor.Tenant{{ID: f.instance.TenantID, DisplayName: "Cloister", DefaultDomain: "cloister.onmicrosoft.com"}}, nil
+	return []frontdoor.Tenant{{ID: f.instance.TenantID, DisplayName: "Cloister", DefaultDomain: tenantDomain}}, nil
 }
 
 // Subscriptions implements frontdoor.Directory.

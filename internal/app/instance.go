@@ -22,6 +22,8 @@ type Instance struct {
 	SubscriptionID string `json:"subscriptionId"`
 	// Administrator is the principal of whoever may use the Unix socket: the first Owner of the subscription.
 	Administrator ServicePrincipal `json:"administrator"`
+	// User is the same person as a user, who logs in by a password or approves a device's code; as much an Owner.
+	User UserAccount `json:"user"`
 	// AKS is the first-party principal as which the AKS service calls the other providers.
 	AKS ServicePrincipal `json:"aks"`
 }
@@ -33,6 +35,13 @@ type ServicePrincipal struct {
 	ObjectID string `json:"objectId"`
 	// Secret is the client secret that az, Terraform and SDKs log in with; the file is 0600.
 	Secret string `json:"secret,omitempty"`
+}
+
+// UserAccount is a person's identity in the tenant.
+type UserAccount struct {
+	ObjectID string `json:"objectId"`
+	Name     string `json:"name"` // user principal name
+	Password string `json:"password"`
 }
 
 // aksAppID is the application ID of "Azure Kubernetes Service" in every Azure tenant.
@@ -56,6 +65,10 @@ func LoadInstance(dataDir string) (Instance, error) {
 // EnsureInstance returns the installation in the data directory, making one in an empty or missing directory.
 func EnsureInstance(dataDir string) (Instance, error) {
 	in, err := LoadInstance(dataDir)
+	if err == nil && in.User.ObjectID == "" { // made before there was a user
+		in.User = newUser()
+		return in, atomicfile.WriteJSON(instancePath(dataDir), in, 0o600)
+	}
 	if err == nil || !errors.Is(err, os.ErrNotExist) {
 		return in, err
 	}
@@ -69,9 +82,17 @@ func EnsureInstance(dataDir string) (Instance, error) {
 	in = Instance{
 		ID: randomHex(3), TenantID: uuid.NewString(), SubscriptionID: uuid.NewString(),
 		Administrator: ServicePrincipal{Name: "cloister-administrator", AppID: uuid.NewString(), ObjectID: uuid.NewString(), Secret: randomHex(24)},
+		User:          newUser(),
 		AKS:           ServicePrincipal{Name: "Azure Kubernetes Service", AppID: aksAppID, ObjectID: uuid.NewString()},
 	}
 	return in, atomicfile.WriteJSON(instancePath(dataDir), in, 0o600)
+}
+
+// tenantDomain is the name of every installation's tenant.
+const tenantDomain = "cloister.onmicrosoft.com"
+
+func newUser() UserAccount {
+	return UserAccount{ObjectID: uuid.NewString(), Name: "administrator@" + tenantDomain, Password: randomHex(24)}
 }
 
 // Layout is where the installation's files are.

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/cloister-dev/cloister/internal/app/azextension"
 	"github.com/cloister-dev/cloister/internal/app/projection"
 	"github.com/cloister-dev/cloister/internal/app/public"
 	"github.com/cloister-dev/cloister/internal/arm/resourcemanager"
@@ -303,11 +304,15 @@ func (s *Service) listenSocket() (net.Listener, error) {
 
 // listenPublic listens for the public Azure names, in the namespace where they are.
 func (s *Service) listenPublic(ctx context.Context, g *errgroup.Group, handler http.Handler) error {
-	certificate, err := s.certificate("management.azure.com", "login.microsoftonline.com", "graph.microsoft.com", "login.windows.net", "sts.windows.net")
+	certificate, err := s.certificate("management.azure.com", "login.microsoftonline.com", "graph.microsoft.com", "login.windows.net", "sts.windows.net", "aka.ms", "*.blob.core.windows.net")
 	if err != nil {
 		return err
 	}
 	login, err := s.authority()
+	if err != nil {
+		return err
+	}
+	extensions, err := azextension.New()
 	if err != nil {
 		return err
 	}
@@ -318,6 +323,7 @@ func (s *Service) listenPublic(ctx context.Context, g *errgroup.Group, handler h
 		{projection.AddressManagement.String(), withoutAdministration(handler)},
 		{projection.AddressLogin.String(), login},
 		{projection.AddressGraph.String(), login},
+		{projection.AddressExtensions.String(), extensions},
 	} {
 		listener, err := netns.Listen(s.layout.NetNS("public"), "tcp4", net.JoinHostPort(l.address, "443"))
 		if err != nil {
@@ -363,7 +369,7 @@ func serveHTTP(ctx context.Context, g *errgroup.Group, handler http.Handler, l n
 
 // projectionInput is what the desired state follows from beside documents and sessions.
 func (s *Service) projectionInput() (projection.Input, error) {
-	in := projection.Input{Layout: s.layout, TenantID: s.instance.TenantID, Access: s.access.registry}
+	in := projection.Input{Layout: s.layout, TenantID: s.instance.TenantID, Access: s.access.registry, ExtensionHosts: azextension.Hosts}
 	jwks, err := s.keys.JWKS()
 	if err != nil {
 		return in, fmt.Errorf("read the signing keys: %w", err)

@@ -71,6 +71,13 @@ func (s *Service) adminSession(w http.ResponseWriter, r *http.Request) {
 func (s *Service) newSession(ctx context.Context, request adminapi.SessionRequest) (projection.Session, adminapi.Session, error) {
 	session := projection.Session{Name: "jump-" + randomHex(4)}
 	answer := adminapi.Session{Nameserver: platformDNS, CABundle: string(s.root.CertPEM), Path: []string{s.toolDir()}, Env: map[string]string{}}
+	if request.Login {
+		a := s.instance.Administrator
+		answer.Login = &adminapi.Login{
+			TenantID: s.instance.TenantID, SubscriptionID: s.instance.SubscriptionID, ClientID: a.AppID, ClientSecret: a.Secret,
+			Username: s.instance.User.Name, Password: s.instance.User.Password,
+		}
+	}
 	network := request.Network
 	switch {
 	case request.Cluster != "":

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,29 +19,59 @@ import (
 
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/lib/adminapi"
+	"github.com/cloister-dev/cloister/internal/lib/atomicfile"
 )
 
 func (g *globals) shell() *cobra.Command {
-	var cluster, vnet string
+	var cluster, vnet, root string
+	var login bool
 	c := &cobra.Command{
-		Use:     "shell [--cluster RG/NAME | --vnet ID] [-- CMD…]",
+		Use:     "shell [--login] [--root DIR] [--cluster RG/NAME | --vnet ID] [-- CMD…]",
 		Short:   "Run a command on a workstation, or on a jump box inside a VNet",
-		Long:    "Runs a command, or your shell, in network and mount namespaces of its own. Without flags it is a\nworkstation to which the public Azure names are Cloister's. With --cluster or --vnet it is a jump box\nwith an address in that VNet, where private names resolve and a private cluster answers.",
-		Example: "  cloister shell --cluster demo/demo -- kubectl get pods -A",
+		Long:    shellHelp,
+		Example: "  cloister shell --login -- az group list\n  cloister shell --cluster demo/demo -- kubectl get pods -A",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cluster != "" && vnet != "" {
 				return errors.New("--cluster and --vnet exclude each other")
 			}
-			return g.runShell(cmd.Context(), cluster, vnet, args)
+			if root != "" {
+				var err error
+				if root, err = filepath.Abs(root); err != nil {
+					return err
+				}
+			}
+			return g.runShell(cmd.Context(), shellOptions{cluster: cluster, vnet: vnet, root: root, login: login}, args)
 		},
 	}
+	c.Flags().BoolVar(&login, "login", false, "set AZURE_… and ARM_… to the local administrator's, and log az in")
+	c.Flags().StringVar(&root, "root", "", "use the programs of another root file system, which is not written to; /tmp and your home stay")
 	c.Flags().StringVar(&cluster, "cluster", "", "jump box in the VNet of a cluster, RESOURCE-GROUP/NAME or resource ID; kubectl is set up")
 	c.Flags().StringVar(&vnet, "vnet", "", "jump box in a virtual network, by resource ID")
 	return c
 }
 
-func (g *globals) runShell(ctx context.Context, cluster, vnet string, args []string) error {
+const shellHelp = `Runs a command, or your shell, in network and mount namespaces of its own. Without --cluster and --vnet it is a
+workstation to which the public Azure names are Cloister's, and from which nothing else can be reached. With
+one of them it is a jump box with an address in that VNet, where private names resolve and a private cluster
+answers; it has no managed identity.
+
+Your directory, programs and (by sudo) user are your own. az has a directory of its own for each installation
+(AZURE_CONFIG_DIR). Where you have no ~/.ssh/id_rsa.pub, which az wants, a throw-away key is seen in its
+place; what is written to ~/.ssh then is gone afterwards.`
+
+type shellOptions struct {
+	cluster, vnet string
+	root          string
+	login         bool
+}
+
+func (g *globals) runShell(ctx context.Context, o shellOptions, args []string) error {
+	cluster, vnet := o.cluster, o.vnet
 	c, _, err := g.connect()
+	if err != nil {
+		return err
+	}
+	account, err := caller()
 	if err != nil {
 		return err
 	}
@@ -48,7 +79,7 @@ func (g *globals) runShell(ctx context.Context, cluster, vnet string, args []str
 	if err != nil {
 		return err
 	}
-	request := adminapi.SessionRequest{Network: vnet}
+	request := adminapi.SessionRequest{Network: vnet, Login: o.login}
 	if cluster != "" {
 		if request.Cluster, err = clusterID(cluster, token.SubscriptionID); err != nil {
 			return err
@@ -73,14 +104,29 @@ func (g *globals) runShell(ctx context.Context, cluster, vnet string, args []str
 		return err
 	}
 	defer os.RemoveAll(dir)
-	spec, err := writeSession(dir, s)
+	desk, err := desk(g.dataDir, account)
 	if err != nil {
 		return err
 	}
-	if len(args) == 0 {
-		args = []string{envOr("SHELL", "/bin/sh")}
+	spec := SessionSpec{Account: account, Root: o.root, Azure: filepath.Join(desk, "azure"), Login: s.Login != nil && cluster == "" && vnet == ""}
+	if err := writeSession(dir, s, &spec); err != nil {
+		return err
 	}
-	return enter(spec, args)
+	if cluster == "" && vnet == "" {
+		end, err := lendSSHKey(dir, desk, account)
+		defer end()
+		if err != nil {
+			return err
+		}
+	}
+	path := filepath.Join(dir, "session.json")
+	if err := atomicfile.WriteJSON(path, spec, 0o600); err != nil {
+		return err
+	}
+	if len(args) == 0 {
+		args = []string{account.Shell}
+	}
+	return enter(path, args)
 }
 
 // clusterID is the resource ID meant by RG/NAME.
@@ -103,6 +149,10 @@ func clusterID(s, subscription string) (string, error) {
 // nothing of it is on a command line.
 type SessionSpec struct {
 	NetNS      string            `json:"netns"`
+	Account    Account           `json:"account"`
+	Root       string            `json:"root,omitempty"` // of another file system to run in
+	Azure      string            `json:"azure"`          // what az remembers; bound into the session
+	Login      bool              `json:"login"`          // log az in
 	ResolvConf string            `json:"resolvConf"`
 	Hosts      string            `json:"hosts"`
 	CABundle   string            `json:"caBundle"`
@@ -113,8 +163,8 @@ type SessionSpec struct {
 // systemBundles are where distributions keep the bundle of trusted authorities.
 var systemBundles = []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"}
 
-// writeSession writes a session's files and returns the path of its SessionSpec.
-func writeSession(dir string, s adminapi.Session) (string, error) {
+// writeSession writes a session's files and completes its SessionSpec.
+func writeSession(dir string, s adminapi.Session, spec *SessionSpec) error {
 	bundle := []byte(s.CABundle)
 	for _, p := range systemBundles {
 		if data, err := os.ReadFile(p); err == nil {
@@ -128,12 +178,15 @@ func writeSession(dir string, s adminapi.Session) (string, error) {
 		"hosts":       []byte("127.0.0.1 localhost\n127.0.1.1 " + host + "\n::1 localhost\n"),
 		"ca.pem":      bundle,
 	}
-	spec := SessionSpec{
-		NetNS: s.NetNS, ResolvConf: filepath.Join(dir, "resolv.conf"), Hosts: filepath.Join(dir, "hosts"),
-		CABundle: filepath.Join(dir, "ca.pem"), Path: s.Path, Env: map[string]string{},
+	spec.NetNS, spec.ResolvConf, spec.Hosts = s.NetNS, filepath.Join(dir, "resolv.conf"), filepath.Join(dir, "hosts")
+	spec.CABundle, spec.Path, spec.Env = filepath.Join(dir, "ca.pem"), s.Path, map[string]string{}
+	maps.Copy(spec.Env, s.Env)
+	if s.Login != nil {
+		maps.Copy(spec.Env, loginEnv(s.Login))
 	}
-	for k, v := range s.Env {
-		spec.Env[k] = v
+	maps.Copy(spec.Env, azEnv(filepath.Join(dir, "azure")))
+	if err := os.Mkdir(filepath.Join(dir, "azure"), 0o700); err != nil {
+		return err
 	}
 	for _, k := range []string{"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"} {
 		spec.Env[k] = spec.CABundle
@@ -143,24 +196,20 @@ func writeSession(dir string, s adminapi.Session) (string, error) {
 		spec.Env["KUBECONFIG"] = filepath.Join(dir, "kubeconfig")
 	}
 	for name, data := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
-			return "", err
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			return err
+		}
+		if err := os.Chown(path, spec.Account.UID, spec.Account.GID); err != nil {
+			return err
 		}
 	}
 	for _, name := range []string{"resolv.conf", "hosts", "ca.pem"} { // read by programs of any user
 		if err := os.Chmod(filepath.Join(dir, name), 0o644); err != nil {
-			return "", err
+			return err
 		}
 	}
-	if err := os.Chmod(dir, 0o711); err != nil {
-		return "", err
-	}
-	data, err := json.Marshal(spec)
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "session.json")
-	return path, os.WriteFile(path, data, 0o600)
+	return os.Chmod(dir, 0o711)
 }
 
 // enter runs the command as a child of `cloister shell-init`, and passes its exit status on.

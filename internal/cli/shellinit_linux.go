@@ -1,12 +1,17 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -16,9 +21,18 @@ import (
 // hidden are the sockets through which a program would leave the session: daemons that see the real
 // network (Docker, containerd, podman, snapd) and resolvers that see the real DNS.
 var hidden = []string{
-	"/run/docker.sock", "/run/containerd", "/run/podman", "/run/snapd.socket",
-	"/run/systemd/resolve/io.systemd.Resolve", "/run/nscd",
+	"/run/docker.sock", "/run/containerd", "/run/podman", "/run/crio", "/run/buildkit", "/run/snapd.socket", "/run/snapd-snap.socket",
+	"/run/systemd/resolve/io.systemd.Resolve", "/run/systemd/resolve/io.systemd.Resolve.Monitor", "/run/nscd",
 }
+
+// daemonsOf are the sockets of a user's own daemons.
+func daemonsOf(a Account) []string {
+	dir := "/run/user/" + strconv.Itoa(a.UID)
+	return []string{dir + "/docker.sock", dir + "/podman", dir + "/containerd-rootless", dir + "/buildkit"}
+}
+
+// ways are variables that lead a program out of the session.
+var ways = []string{"DOCKER_HOST", "CONTAINER_HOST", "CONTAINERD_ADDRESS", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"}
 
 // ShellInit sets up the namespaces of a session and becomes the command. It runs in a process of its
 // own, so that nothing of it touches the caller.
@@ -45,7 +59,47 @@ func ShellInit(spec string, args []string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("keep the session's mounts to itself: %w", err)
 	}
-	// A fresh sysfs shows this network namespace's interfaces rather than the host's.
+	session := filepath.Dir(spec)
+	if err := bindOver(s.Azure, filepath.Join(session, "azure")); err != nil {
+		return err
+	}
+	path := os.Getenv("PATH")
+	if s.Root != "" {
+		if err := enterRoot(&s, session); err != nil {
+			return fmt.Errorf("enter %s: %w", s.Root, err)
+		}
+		path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	}
+	if err := s.see(session); err != nil {
+		return err
+	}
+	if err := bindSSHKey(session, s.Account); err != nil {
+		return err
+	}
+	for k, v := range s.Env {
+		os.Setenv(k, v)
+	}
+	os.Setenv("PATH", strings.Join(append(slices.Clone(s.Path), path), ":"))
+	for _, k := range ways {
+		os.Unsetenv(k)
+	}
+	if err := s.Account.become(); err != nil {
+		return err
+	}
+	if s.Login {
+		if err := azLogin(s.Env); err != nil {
+			return err
+		}
+	}
+	program, err := exec.LookPath(args[0])
+	if err != nil {
+		return err
+	}
+	return syscall.Exec(program, args, os.Environ())
+}
+
+// see makes the session's names, resolver and authorities what programs find in their usual places.
+func (s *SessionSpec) see(session string) error {
 	for from, to := range map[string]string{s.ResolvConf: "/etc/resolv.conf", s.Hosts: "/etc/hosts"} {
 		if err := bindOver(from, to); err != nil {
 			return err
@@ -58,28 +112,38 @@ func ShellInit(spec string, args []string) error {
 			}
 		}
 	}
-	if err := plainNames(filepath.Dir(spec)); err != nil {
+	if err := plainNames(session); err != nil {
 		return err
 	}
-	for _, path := range hidden {
+	for _, path := range append(slices.Clone(hidden), daemonsOf(s.Account)...) {
 		if err := hide(path); err != nil {
 			return err
 		}
 	}
-	for k, v := range s.Env {
+	return nil
+}
+
+// become gives up root for good where the session's user is another.
+func (a Account) become() error {
+	if a.UID == os.Getuid() {
+		return nil
+	}
+	if err := syscall.Setgroups(a.Groups); err != nil {
+		return fmt.Errorf("become %s: %w", a.Name, err)
+	}
+	if err := syscall.Setgid(a.GID); err != nil {
+		return fmt.Errorf("become %s: %w", a.Name, err)
+	}
+	if err := syscall.Setuid(a.UID); err != nil {
+		return fmt.Errorf("become %s: %w", a.Name, err)
+	}
+	for k, v := range map[string]string{"HOME": a.Home, "USER": a.Name, "LOGNAME": a.Name} {
 		os.Setenv(k, v)
 	}
-	if len(s.Path) > 0 {
-		os.Setenv("PATH", strings.Join(s.Path, ":")+":"+os.Getenv("PATH"))
-	}
-	for _, k := range []string{"DOCKER_HOST", "CONTAINER_HOST", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"} {
+	for _, k := range []string{"SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND"} {
 		os.Unsetenv(k)
 	}
-	path, err := exec.LookPath(args[0])
-	if err != nil {
-		return err
-	}
-	return syscall.Exec(path, args, os.Environ())
+	return nil
 }
 
 // bindOver binds from over to, which may be a symbolic link into a place that is hidden.
@@ -132,4 +196,47 @@ func hide(path string) error {
 		return fmt.Errorf("hide %s: %w", path, err)
 	}
 	return nil
+}
+
+// bindSSHKey shows the session's key, where there is one, in ~/.ssh, beside what the user has there.
+func bindSSHKey(session string, a Account) error {
+	dir, target, own := filepath.Join(session, "ssh"), filepath.Join(a.Home, ".ssh"), filepath.Join(session, "own-ssh")
+	if _, err := os.Stat(dir); err != nil {
+		return nil
+	}
+	if err := bindOver(target, own); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(own)
+	if err != nil {
+		return fmt.Errorf("read ~/.ssh: %w", err)
+	}
+	for _, e := range entries {
+		if err := os.Symlink(filepath.Join(own, e.Name()), filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return bindOver(dir, target)
+}
+
+// azLogin logs az in, if there is one here and it is not yet. The secret goes by standard input, since arguments are
+// seen by every user of the machine.
+func azLogin(env map[string]string) error {
+	az, err := exec.LookPath("az")
+	if err != nil || loggedIn(env) {
+		return nil
+	}
+	cmd := exec.Command(az, "login", "--service-principal", "--username", env["AZURE_CLIENT_ID"], "--password", "@-", "--tenant", env["AZURE_TENANT_ID"], "--output", "none")
+	var said bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(env["AZURE_CLIENT_SECRET"]), &said, &said
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("az login: %w: %s", err, strings.TrimSpace(said.String()))
+	}
+	return nil
+}
+
+// loggedIn reads what az remembers: somebody who has logged in as another meanwhile stays who he is.
+func loggedIn(env map[string]string) bool {
+	data, err := os.ReadFile(filepath.Join(env["AZURE_CONFIG_DIR"], "azureProfile.json"))
+	return err == nil && bytes.Contains(data, []byte(env["AZURE_SUBSCRIPTION_ID"]))
 }

@@ -33,6 +33,7 @@ var (
 	AddressManagement = netip.MustParseAddr("198.18.0.11")
 	AddressLogin      = netip.MustParseAddr("198.18.0.12")
 	AddressGraph      = netip.MustParseAddr("198.18.0.13")
+	AddressExtensions = netip.MustParseAddr("198.18.0.14") // of the Azure CLI
 	AddressRegistries = netip.MustParseAddr("198.18.0.20")
 	AddressDNS        = netip.MustParseAddr("198.18.0.53")
 )
@@ -51,6 +52,8 @@ type Input struct {
 	Registry registry.Config
 	Services vnetservices.Config
 	TenantID string
+	// ExtensionHosts are the public names where the Azure CLI looks for extensions.
+	ExtensionHosts []string
 }
 
 // Session is a jump box or a workstation. It lives as long as somebody uses it and is no resource.

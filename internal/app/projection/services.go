@@ -63,9 +63,13 @@ func (b *builder) public(name, recordType, value string) {
 func (b *builder) names() error {
 	for name, a := range map[string]netip.Addr{
 		"mcr.microsoft.com": AddressMCR, "management.azure.com": AddressManagement,
-		"login.microsoftonline.com": AddressLogin, "graph.microsoft.com": AddressGraph,
+		"login.microsoftonline.com": AddressLogin, "login.windows.net": AddressLogin, "sts.windows.net": AddressLogin,
+		"graph.microsoft.com": AddressGraph,
 	} {
 		b.public(name, "A", a.String())
+	}
+	for _, name := range b.in.ExtensionHosts {
+		b.public(name, "A", AddressExtensions.String())
 	}
 	for _, z := range b.docs.of("Microsoft.Network/privateDnsZones") {
 		zone := vnetservices.Zone{Name: strings.ToLower(z.ID.Name())}

@@ -57,6 +57,7 @@ var (
 	// API servers, DNS. The IPv6 ones have no name; they are there so that a packet that escaped by IPv6 would arrive.
 	publicAddresses = []netip.Addr{
 		netip.MustParseAddr("198.18.0.10"), netip.MustParseAddr("198.18.0.11"), netip.MustParseAddr("198.18.0.12"), netip.MustParseAddr("198.18.0.13"),
+		netip.MustParseAddr("198.18.0.14"),
 		netip.MustParseAddr("198.18.0.20"), netip.MustParseAddr("198.18.0.30"), netip.MustParseAddr("198.18.0.53"),
 		netip.MustParseAddr("2001:db8::10"), netip.MustParseAddr("2001:db8::20"), netip.MustParseAddr("2001:db8::53"),
 	}

@@ -69,6 +69,7 @@ type Token struct {
 type SessionRequest struct {
 	Cluster string `json:"cluster,omitempty"` // resource ID
 	Network string `json:"network,omitempty"` // resource ID of a virtual network
+	Login   bool   `json:"login,omitempty"`   // Session.Login is wanted
 }
 
 // Session is the first line of the answer to a SessionRequest. The session lasts as long as the
@@ -81,6 +82,17 @@ type Session struct {
 	CABundle   string            `json:"caBundle"`             // PEM of the installation's authority
 	Path       []string          `json:"path"`                 // directories of tools to find first
 	Env        map[string]string `json:"env,omitempty"`
+	Login      *Login            `json:"login,omitempty"`
+}
+
+// Login is who the local administrator is to a client that logs in by itself.
+type Login struct {
+	TenantID       string `json:"tenantId"`
+	SubscriptionID string `json:"subscriptionId"`
+	ClientID       string `json:"clientId"` // a service principal's
+	ClientSecret   string `json:"clientSecret"`
+	Username       string `json:"username"` // the same person as a user
+	Password       string `json:"password"`
 }
 
 // Timeline is GET /cloister/v1/timeline?resource=ID: how the last operation on a resource spent its time.
