@@ -17,7 +17,7 @@ func TestMedian(t *testing.T) {
 }
 
 func TestMissedPromise(t *testing.T) {
-	r := newRecord(options{repetitions: 1})
+	r := newRecord(options{repetitions: 1}, []int{1})
 	r.add(metricCreate(1), 15.1)
 	r.add(metricUp, 2.9)
 	r.finish()

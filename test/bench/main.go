@@ -18,6 +18,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -27,6 +29,7 @@ type options struct {
 	repetitions                       int
 	quiet, settle                     time.Duration
 	short                             bool
+	nodes                             string
 }
 
 func main() {
@@ -36,7 +39,8 @@ func main() {
 	flag.IntVar(&o.repetitions, "n", 3, "repetitions; medians are shown")
 	flag.DurationVar(&o.quiet, "quiet", 2*time.Minute, "wait at most this long before each measurement until others leave the machine alone")
 	flag.DurationVar(&o.settle, "settle", time.Minute, "rest before memory is measured")
-	flag.BoolVar(&o.short, "short", false, "creates only: leave out memory and restart")
+	flag.BoolVar(&o.short, "short", false, "only create and delete: leave out metrics, memory and restart")
+	flag.StringVar(&o.nodes, "nodes", "1,3", "sizes of the clusters to make")
 	flag.StringVar(&o.jsonPath, "json", "", "write the record to this file, - for standard output")
 	flag.StringVar(&o.note, "note", "", "remark to keep with the record")
 	flag.Parse()
@@ -56,6 +60,14 @@ func run(ctx context.Context, o options) (err error) {
 	if o.program, err = filepath.Abs(o.program); err != nil {
 		return err
 	}
+	var sizes []int
+	for text := range strings.SplitSeq(o.nodes, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return fmt.Errorf("-nodes %s: want numbers with commas between: %w", o.nodes, err)
+		}
+		sizes = append(sizes, n)
+	}
 	if _, err := os.Stat(o.program); err != nil {
 		return fmt.Errorf("run `make build` first: %w", err)
 	}
@@ -64,12 +76,12 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	r := newRecord(o)
+	r := newRecord(o, sizes)
 	if r.Version, err = output(ctx, o.program, "--version"); err != nil {
 		return err
 	}
 	for i := range o.repetitions {
-		for _, nodes := range []int{1, 3} {
+		for _, nodes := range sizes {
 			progress("repetition %d of %d, %d node(s)", i+1, o.repetitions, nodes)
 			in := &installation{options: o, dataDir: filepath.Join(dir, fmt.Sprintf("%d-%d", i, nodes))}
 			if err := r.repeat(ctx, in, nodes); err != nil {

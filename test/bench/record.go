@@ -47,6 +47,7 @@ type record struct {
 	values      map[string][]float64
 	creates     []creation
 	repetitions int
+	sizes       []int
 }
 
 // metric is one line of the table.
@@ -65,8 +66,8 @@ type creation struct {
 	Processor share             `json:"processor"`
 }
 
-func newRecord(o options) *record {
-	return &record{Date: time.Now().UTC().Truncate(time.Second), Note: o.note, Machine: thisMachine(), values: map[string][]float64{}, repetitions: o.repetitions}
+func newRecord(o options, sizes []int) *record {
+	return &record{Date: time.Now().UTC().Truncate(time.Second), Note: o.note, Machine: thisMachine(), values: map[string][]float64{}, repetitions: o.repetitions, sizes: sizes}
 }
 
 func (r *record) add(name string, value float64) { r.values[name] = append(r.values[name], value) }
@@ -100,9 +101,15 @@ func (r *record) finish() {
 			}
 		}
 	}
-	add("s", metricCreate(1), metricTop(1), metricCreate(3), metricTop(3), metricDelete(1), metricDelete(3), metricUp, metricRestart, metricResume)
+	for _, nodes := range r.sizes {
+		add("s", metricCreate(nodes), metricTop(nodes))
+	}
+	for _, nodes := range r.sizes {
+		add("s", metricDelete(nodes))
+	}
+	add("s", metricUp, metricRestart, metricResume)
 	add("MB", metricControlPlane, metricNode, metricServe, metricRegistry, metricServices, metricPublic, metricContainerd, metricAddOns, metricSum)
-	for _, nodes := range []int{1, 3} {
+	for _, nodes := range r.sizes {
 		var of []creation
 		for _, c := range r.creates {
 			if c.Nodes == nodes {
