@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
+	"github.com/cloister-dev/cloister/internal/engine/controlplane"
 	"github.com/cloister-dev/cloister/internal/provider/authorization/roleassignments"
 	"github.com/cloister-dev/cloister/internal/provider/authorization/roledefinitions"
 	"github.com/cloister-dev/cloister/internal/provider/containerregistry/registries"
@@ -64,6 +65,7 @@ func (a *API) resourceTypes(e Engines) []resourcetype.Definition {
 			Nodes: e.Nodes, ControlPlane: e.ControlPlane,
 			NodeImageVersion: nodeImageVersion, Rootfs: e.NodeRootfs, AuthorityPEM: e.AuthorityPEM,
 			TenantID: a.instance.TenantID, CredentialProviderVersion: credentialProviderVersion,
+			CachedImages: []string{controlplane.DefaultImages.KubeProxy},
 		}),
 	}, managedclusters.Endpoints(managedclusters.Deps{Versions: kubernetesVersions}), features.Types(time.Now), recordsets.Types(e.World), registries.Unsupported())
 }

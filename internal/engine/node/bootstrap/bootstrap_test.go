@@ -276,16 +276,50 @@ func TestSlowControlPlane(t *testing.T) {
 // TestTokenNotKnownYet holds that the kubelet is started when the API server knows its token, and not refused.
 func TestTokenNotKnownYet(t *testing.T) {
 	t.Parallel()
-	for name, tc := range map[string]struct{ strangers, left int }{"late": {10, 0}, "never": {1 << 20, 1}} {
+	for name, tc := range map[string]struct {
+		strangers, left int
+		scale           float64
+	}{"late": {10, 0, 0}, "never": {1 << 20, 1, 0.1}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.strangers = tc.strangers
-			if code, err := bootstrap.Run(t.Context(), w.config(), w.environment()); code != bootstrap.Success {
+			config := w.config()
+			config.RetryScale = tc.scale
+			if code, err := bootstrap.Run(t.Context(), config, w.environment()); code != bootstrap.Success {
 				t.Fatalf("exit code %d: %v", code, err)
 			}
 			if (w.strangers > 0) != (tc.left > 0) || !slices.Contains(w.started, "kubelet") {
 				t.Errorf("the token would be refused %d times more when the kubelet starts; started %q", w.strangers, w.started)
+			}
+		})
+	}
+}
+
+// TestCachedImages has the images that every node runs pulled before the kubelet wants them, and holds that a node
+// is provisioned without, too.
+func TestCachedImages(t *testing.T) {
+	t.Parallel()
+	for name, pull := range map[string]func(context.Context) error{
+		"there":   nil,
+		"missing": func(context.Context) error { return errors.New("not found") },
+		"slow":    func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.pull = pull
+			config := w.config()
+			config.RetryScale = 0.1
+			config.CachedImages = []string{"mcr.microsoft.com/oss/kubernetes/kube-proxy:v1.30.3"}
+			if code, err := bootstrap.Run(t.Context(), config, w.environment()); code != bootstrap.Success {
+				t.Fatalf("exit code %d: %v", code, err)
+			}
+			if want := []string{config.CachedImages[0] + " as 00000000-0000-0000-0000-000000000000, token"}; !slices.Equal(w.pulled, want) {
+				t.Errorf("pulled %q, want %q", w.pulled, want)
+			}
+			if !slices.Contains(w.started, "kubelet") {
+				t.Errorf("started %q", w.started)
 			}
 		})
 	}

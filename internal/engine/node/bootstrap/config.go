@@ -31,6 +31,9 @@ type Config struct {
 	SandboxImage              string `json:"sandboxImage,omitempty"`              // default mcr.microsoft.com/oss/kubernetes/pause:3.6
 	CredentialProviderVersion string `json:"credentialProviderVersion,omitempty"` // default 1.32.3, without v
 
+	// CachedImages are those that AKS's node image brings along and every node needs.
+	CachedImages []string `json:"cachedImages,omitempty"`
+
 	// OutboundURL is what OUTBOUND_COMMAND would curl. Empty for outbound types none and block.
 	OutboundURL string `json:"outboundURL,omitempty"`
 

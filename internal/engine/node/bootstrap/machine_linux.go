@@ -16,6 +16,9 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // machine is the node this program runs on.
@@ -108,6 +111,23 @@ func (cri) Import(ctx context.Context, name string, archive io.Reader) error {
 		return fmt.Errorf("imported %d images, want only %s", len(imported), name)
 	}
 	return containerd.NewImage(client, imported[0]).Unpack(ctx, "overlayfs")
+}
+
+// Pull asks containerd as the kubelet does, so that the image comes from the mirror and is the kubelet's to use.
+func (cri) Pull(ctx context.Context, name, user, password string) error {
+	conn, err := grpc.NewClient("unix://"+containerdSocket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	request := &runtime.PullImageRequest{Image: &runtime.ImageSpec{Image: name}}
+	if password != "" {
+		request.Auth = &runtime.AuthConfig{Username: user, Password: password}
+	}
+	if _, err := runtime.NewImageServiceClient(conn).PullImage(ctx, request); err != nil {
+		return fmt.Errorf("pull %s: %w", name, err)
+	}
+	return nil
 }
 
 // waitForFile waits until path exists.

@@ -152,7 +152,7 @@ func (r *runner) connectAPIServer(ctx context.Context) error {
 }
 
 // tokenWait bounds awaitToken.
-const tokenWait = 5 * time.Second
+const tokenWait = 30 * time.Second
 
 // awaitToken waits until the API server knows the bootstrap token. AKS does not: there the control plane is minutes
 // older than the node. Here it is seconds, and a kubelet that is refused once backs off for longer than this
@@ -163,7 +163,8 @@ func (r *runner) awaitToken(ctx context.Context) error {
 	transport := r.transport(policy{timeout: tokenWait})
 	transport.TLSClientConfig = tlsConfig(roots)
 	defer transport.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(ctx, tokenWait)
+	limit := r.scaled(tokenWait)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+net.JoinHostPort(r.config.APIServerName, "443")+"/version", nil)
@@ -177,7 +178,7 @@ func (r *runner) awaitToken(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			r.logf("the API server does not accept the bootstrap token after %s (status %d, %v)", tokenWait, status, err)
+			r.logf("the API server does not accept the bootstrap token after %s (status %d, %v)", limit, status, err)
 			return nil
 		case <-time.After(50 * time.Millisecond):
 		}

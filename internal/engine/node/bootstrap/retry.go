@@ -101,3 +101,11 @@ func (r *runner) connectTimeout(p policy) time.Duration {
 	}
 	return scaledTimeout
 }
+
+// scaled is a wait that AKS does not have. It is never longer than it is by default.
+func (r *runner) scaled(d time.Duration) time.Duration {
+	if r.config.RetryScale > 0 {
+		return time.Duration(float64(d) * min(r.config.RetryScale, 1))
+	}
+	return d
+}

@@ -45,6 +45,8 @@ type Runtime interface {
 	Ready(ctx context.Context) error
 	// Import unpacks the image under name and keeps the kubelet's garbage collection from it. archive is an OCI image layout in a tar.
 	Import(ctx context.Context, name string, archive io.Reader) error
+	// Pull pulls and unpacks the image, as the kubelet would have it done. No password: as nobody.
+	Pull(ctx context.Context, name, user, password string) error
 }
 
 // Environment is the machine as the program sees it.
@@ -104,8 +106,9 @@ func Run(ctx context.Context, config Config, env Environment) (ExitCode, error) 
 
 	limited, cancel := context.WithTimeout(ctx, timeLimit)
 	defer cancel()
-	step, err := r.provision(limited)
+	step, rest, err := r.provision(limited)
 	if ctx.Err() != nil {
+		rest()
 		return AKSNodeControllerError, ctx.Err() // interrupted: the next run starts anew
 	}
 	if err != nil && limited.Err() != nil {
@@ -130,6 +133,7 @@ func Run(ctx context.Context, config Config, env Environment) (ExitCode, error) 
 	if result.ExitCode != Success {
 		return result.ExitCode, err
 	}
+	rest() // before the disk is synced: it is busy now, and others with it
 	return Success, r.complete()
 }
 
@@ -166,11 +170,14 @@ func (r *runner) restart(ctx context.Context) (ExitCode, error) {
 
 // provision does what cse_main.sh does. Steps that do not need each other run at once; they are waited for
 // in AKS's order, so that the first that AKS would have failed at decides the exit code. It returns the step that failed.
-func (r *runner) provision(ctx context.Context) (step string, err error) {
+// What may end later than that it leaves to rest.
+func (r *runner) provision(ctx context.Context) (step string, rest func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	defer running.Wait()
-	defer cancel()
+	end := func() {
+		cancel()
+		running.Wait()
+	}
 	// start runs a step as soon as the steps it needs are done.
 	start := func(name string, fn func(context.Context) error, needs ...*task) *task {
 		t := &task{name: name, done: make(chan struct{})}
@@ -212,15 +219,25 @@ func (r *runner) provision(ctx context.Context) (step string, err error) {
 		return err
 	}, login)
 	load := start("AKS.CSE.ensureKubelet.importPodInfraContainerImage", func(ctx context.Context) error { return r.importSandboxImage(ctx, archive) }, pull, containerd)
+	// After what the kubelet's start needs, which would be the later for it.
+	cached := start("AKS.VHD.cachedImages", func(ctx context.Context) error { return r.pullCachedImages(ctx, auth) }, binaries, provider, load)
 	tasks = append(tasks, binaries, containerd, outbound, lookup, connect, provider, pull, load, token)
 	for _, t := range tasks {
 		<-t.done
 		if t.err != nil {
-			return t.name, t.err
+			end()
+			return t.name, func() {}, t.err
 		}
 	}
 	const last = "AKS.CSE.ensureKubelet"
-	return last, r.step(ctx, last, r.startKubelet)
+	if err := r.step(ctx, last, r.startKubelet); err != nil {
+		end()
+		return last, func() {}, err
+	}
+	return last, func() {
+		r.awaitCachedImages(ctx, cached)
+		end()
+	}, nil
 }
 
 type task struct {

@@ -76,7 +76,9 @@ type world struct {
 	services  map[string]error  // what starting a service gives
 	started   []string
 	imported  []string
-	asked     []string // hosts and paths
+	pulled    []string
+	pull      func(context.Context) error // what pulling an image gives; nil: the image
+	asked     []string                    // hosts and paths
 }
 
 const (
@@ -360,7 +362,7 @@ func (w *world) environment() bootstrap.Environment {
 	}
 }
 
-// Start, Ready and Import make the world the node's supervisor and runtime.
+// Start, Ready, Import and Pull make the world the node's supervisor and runtime.
 func (w *world) Start(_ context.Context, name string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -375,6 +377,17 @@ func (w *world) Import(_ context.Context, name string, archive io.Reader) error 
 		return err
 	}
 	w.do(func() { w.imported = append(w.imported, name) })
+	return nil
+}
+
+func (w *world) Pull(ctx context.Context, name, user, password string) error {
+	w.mu.Lock()
+	w.pulled = append(w.pulled, name+" as "+user+", "+map[bool]string{true: "token", false: "nobody"}[password != ""])
+	pull := w.pull
+	w.mu.Unlock()
+	if pull != nil {
+		return pull(ctx)
+	}
 	return nil
 }
 

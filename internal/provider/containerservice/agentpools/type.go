@@ -49,6 +49,8 @@ type Deps struct {
 	AuthorityPEM              string
 	TenantID                  string
 	CredentialProviderVersion string
+	// CachedImages are bootstrap.Config's.
+	CachedImages []string
 	// RetryScale is bootstrap.Config's.
 	RetryScale float64
 }
