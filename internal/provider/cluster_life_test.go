@@ -432,6 +432,21 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// TestCompletedOnce holds that a cluster's control plane is not completed again whenever something wakes the
+// cluster, and that it is after another request.
+func TestCompletedOnce(t *testing.T) {
+	h, m, id := newAKS(t)
+	for i := range 2 {
+		h.Put(id, create)
+		m.mu.Lock()
+		completed := m.completed
+		m.mu.Unlock()
+		if completed != i+1 {
+			t.Errorf("completed %d times after %d requests", completed, i+1)
+		}
+	}
+}
+
 func TestVersions(t *testing.T) {
 	h, _, id := newAKS(t)
 	h.Put(id, create)

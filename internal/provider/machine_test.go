@@ -2,6 +2,7 @@ package provider_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,6 +32,8 @@ type machine struct {
 	failing string               // end of the names of nodes that cannot reach their registry
 	hold    chan struct{}        // provisioning ends when this is closed; nil: at once
 	drained []string
+	// completed counts how often a control plane was completed.
+	completed int
 }
 
 type fakeNode struct {
@@ -68,7 +71,9 @@ func (m *machine) plane(id string) error {
 	return nil
 }
 
-func (m *machine) Ready(_ context.Context, id string) error       { return m.plane(id) }
+func (m *machine) Ready(_ context.Context, id string) error {
+	return errors.Join(m.plane(id), m.do(func() { m.completed++ }))
+}
 func (m *machine) SystemReady(_ context.Context, id string) error { return m.plane(id) }
 
 func (m *machine) RemovePlane(_ context.Context, id string) error {

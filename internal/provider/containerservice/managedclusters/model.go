@@ -146,6 +146,8 @@ type Memory struct {
 	EndpointAddress string `json:"endpointAddress,omitempty"`
 	// Infrastructure is true once everything a node needs to start its bootstrap is there.
 	Infrastructure bool `json:"infrastructure,omitempty"`
+	// Declared says with what the control plane was last completed since the user's last request.
+	Declared string `json:"declared,omitempty"`
 	// Removed is true once a deletion has ended the control plane: from then on it needs no namespace.
 	Removed bool `json:"removed,omitempty"`
 }

@@ -169,6 +169,7 @@ func keep(r *resourcetype.Request[Model]) error {
 	if old.Memory != nil {
 		mem = *old.Memory
 	}
+	mem.Declared = "" // a request again is to mend what is amiss
 	m.Memory = &mem
 	p, q := &m.Properties, old.Properties
 	for _, f := range []struct {

@@ -2,6 +2,8 @@ package managedclusters
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -39,8 +41,15 @@ func (t service) reconcile(ctx context.Context, r *resourcetype.Reconciliation[M
 	if err := r.Save(ctx); err != nil {
 		return resourcetype.Result{}, err
 	}
-	if err := t.ControlPlane.Ready(ctx, cluster.ID); err != nil {
-		return resourcetype.Result{}, err
+	// Once is enough, however often the cluster is woken by what was made for it.
+	if declared := cluster.fingerprint(); m.Memory.Declared != declared {
+		if err := t.ControlPlane.Ready(ctx, cluster.ID); err != nil {
+			return resourcetype.Result{}, err
+		}
+		m.Memory.Declared = declared
+		if err := r.Save(ctx); err != nil {
+			return resourcetype.Result{}, err
+		}
 	}
 	r.Step("agent pools")
 	state, err := t.poolState(ctx, r)
@@ -55,6 +64,12 @@ func (t service) reconcile(ctx context.Context, r *resourcetype.Reconciliation[M
 		return resourcetype.Result{}, fmt.Errorf("wait for the pods of kube-system: %w", err)
 	}
 	return resourcetype.Result{}, nil
+}
+
+// fingerprint differs between clusters that differ.
+func (c Cluster) fingerprint() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%v", c))
+	return hex.EncodeToString(sum[:8])
 }
 
 func (t service) cluster(ctx context.Context, r *resourcetype.Reconciliation[Model]) (Cluster, error) {
