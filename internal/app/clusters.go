@@ -81,6 +81,7 @@ func (c *clusters) NodesReady(ctx context.Context, id string, names []string, la
 	}
 	var missing []string
 	var fault error
+	labelled := map[string]bool{}
 	err := c.engine.Watch(ctx, id, func(s controlplane.State) bool {
 		missing = missing[:0]
 		for _, name := range names {
@@ -89,16 +90,24 @@ func (c *clusters) NodesReady(ctx context.Context, id string, names []string, la
 				missing = append(missing, name)
 				continue
 			}
+			if labelled[name] {
+				continue
+			}
 			if fault = c.engine.LabelNode(ctx, id, name, labels); fault != nil {
 				return true
 			}
+			labelled[name] = true
 		}
 		return len(missing) == 0
 	})
 	if err != nil {
 		return fmt.Errorf("nodes %s are not Ready: %w", strings.Join(missing, ", "), err)
 	}
-	return fault
+	if fault != nil {
+		return fault
+	}
+	// Now that there is more than one node to choose from, where there is to be.
+	return c.engine.ApplyWorkloads(ctx, id)
 }
 
 // SystemReady implements managedclusters.ControlPlane.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/template"
 
@@ -43,6 +44,7 @@ var kinds = map[string]kind{
 	"DaemonSet":          {"daemonsets", false},
 	"ClusterRole":        {"clusterroles", true},
 	"ClusterRoleBinding": {"clusterrolebindings", true},
+	"Role":               {"roles", false},
 	"RoleBinding":        {"rolebindings", false},
 	"APIService":         {"apiservices", true},
 }
@@ -96,8 +98,27 @@ func (e *Engine) values(c Config) (values, error) {
 	return v, nil
 }
 
-// applyAddons applies every manifest.
-func (e *Engine) applyAddons(ctx context.Context, c Config) error {
+// stage is when an object of the manifests is applied.
+type stage int
+
+const (
+	standing  stage = iota // as soon as the API server answers
+	workloads              // when there are nodes to run them
+	joining                // when controllers let nodes in
+)
+
+func stageOf(object *unstructured.Unstructured) stage {
+	switch {
+	case object.GetKind() == "Deployment":
+		return workloads
+	case strings.HasPrefix(object.GetName(), "bootstrap-token-"):
+		return joining
+	}
+	return standing
+}
+
+// applyAddons applies the manifests' objects of these stages.
+func (e *Engine) applyAddons(ctx context.Context, c Config, stages ...stage) error {
 	v, err := e.values(c)
 	if err != nil {
 		return err
@@ -124,28 +145,39 @@ func (e *Engine) applyAddons(ctx context.Context, c Config) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for _, object := range objects {
-		g.Go(func() error { return apply(ctx, client, object) })
+		if slices.Contains(stages, stageOf(object)) {
+			g.Go(func() error { return apply(ctx, client, object) })
+		}
 	}
 	return g.Wait()
 }
 
 func apply(ctx context.Context, client dynamic.Interface, object *unstructured.Unstructured) error {
-	k, ok := kinds[object.GetKind()]
-	if !ok {
-		return fmt.Errorf("a manifest of unknown kind %s", object.GetKind())
-	}
-	gv, err := schema.ParseGroupVersion(object.GetAPIVersion())
+	resource, err := resourceFor(client, object)
 	if err != nil {
 		return err
-	}
-	var resource dynamic.ResourceInterface = client.Resource(gv.WithResource(k.resource))
-	if !k.clustered {
-		resource = client.Resource(gv.WithResource(k.resource)).Namespace(object.GetNamespace())
 	}
 	if _, err := resource.Apply(ctx, object.GetName(), object, meta.ApplyOptions{FieldManager: fieldManager, Force: true}); err != nil {
 		return fmt.Errorf("apply %s %s: %w", object.GetKind(), object.GetName(), err)
 	}
 	return nil
+}
+
+// resourceFor is where objects like this one are.
+func resourceFor(client dynamic.Interface, object *unstructured.Unstructured) (dynamic.ResourceInterface, error) {
+	k, ok := kinds[object.GetKind()]
+	if !ok {
+		return nil, fmt.Errorf("a manifest of unknown kind %s", object.GetKind())
+	}
+	gv, err := schema.ParseGroupVersion(object.GetAPIVersion())
+	if err != nil {
+		return nil, err
+	}
+	resource := client.Resource(gv.WithResource(k.resource))
+	if k.clustered {
+		return resource, nil
+	}
+	return resource.Namespace(object.GetNamespace()), nil
 }
 
 // render fills the templates. The order is that of the files: who may join comes first.

@@ -34,6 +34,7 @@ func (e *Engine) specs(c Config, components ...string) ([]containerrun.Spec, err
 			NetNS:           c.NetNS,
 			Log:             e.l.Log(id),
 			Restart:         true,
+			Resources:       &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: ptr(uint64(cpuShares))}},
 			Labels:          map[string]string{"dev.cloister/cluster": c.ID, "dev.cloister/component": component, "dev.cloister/files": hash},
 			Mounts: []specs.Mount{
 				bind(binary, "/usr/local/bin/"+component, "ro", "nosuid", "nodev"),
@@ -61,6 +62,12 @@ func (e *Engine) specs(c Config, components ...string) ([]containerrun.Spec, err
 	}
 	return out, nil
 }
+
+// cpuShares is the weight of a component where processors are short; a node's container, with all that runs in it,
+// has the kernel's default, 1024. On Azure a control plane shares no processor with nodes.
+const cpuShares = 8192
+
+func ptr[T any](v T) *T { return &v }
 
 func bind(source, destination string, options ...string) specs.Mount {
 	return specs.Mount{Source: source, Destination: destination, Type: "bind", Options: append([]string{"rbind"}, options...)}

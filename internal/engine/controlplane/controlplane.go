@@ -183,13 +183,14 @@ func (e *Engine) Start(ctx context.Context, c Config) error {
 	return nil
 }
 
-// Apply waits for the API server, makes it hold what every cluster holds (who may join it, CoreDNS,
-// kube-proxy and metrics-server), and runs the controllers.
+// Apply waits for the API server, makes it hold what every cluster holds (CoreDNS, kube-proxy and
+// metrics-server, and who may join it), and runs the controllers.
 //
-// A new API server answers a second before it is ready, in which it makes the default roles; the
-// add-ons need not wait for those. The controllers need, and come after it is ready: they would wait by
-// themselves, as they do after a reboot, but in steps of a second and more, and it is them that a new
-// cluster waits for.
+// What comes when is due to how long the parts wait that come too early. A new API server answers a second
+// before it is ready; the add-ons need not wait for that. The controllers need: they would wait by
+// themselves, as they do after a reboot, but in steps of a second and more. Nodes may join when a controller lets them in: a kubelet that is refused,
+// or that gets no certificate, tries again in steps that double. Pods are made when there is a node for them:
+// the scheduler comes back to one that it could not place after one second, then two (see ApplyWorkloads).
 func (e *Engine) Apply(ctx context.Context, id string) error {
 	fail := func(err error) error { return fmt.Errorf("complete control plane %s: %w", id, err) }
 	c, err := e.load(id)
@@ -200,19 +201,47 @@ func (e *Engine) Apply(ctx context.Context, id string) error {
 	if err != nil {
 		return fail(err)
 	}
-	if err := e.waitAnswer(ctx, id, "/readyz?exclude=poststarthook/rbac/bootstrap-roles&exclude=poststarthook/scheduling/bootstrap-system-priority-classes"); err != nil {
-		return err
-	}
-	var g errgroup.Group // neither is undone when the other fails
-	g.Go(func() error { return e.applyAddons(ctx, c) })
+	var g errgroup.Group // none is undone when another fails
+	g.Go(func() error { return e.makeDefaultRoles(ctx, id) })
+	g.Go(func() error {
+		if err := e.waitAnswer(ctx, id, "/readyz?exclude=poststarthook/rbac/bootstrap-roles&exclude=poststarthook/scheduling/bootstrap-system-priority-classes"); err != nil {
+			return err
+		}
+		stages := []stage{standing}
+		if ready, err := e.anyNodeReady(ctx, id); err != nil {
+			return err
+		} else if ready {
+			stages = append(stages, workloads)
+		}
+		return e.applyAddons(ctx, c, stages...)
+	})
 	g.Go(func() error {
 		if err := e.WaitReady(ctx, id); err != nil {
 			return err
 		}
-		return e.containers.EnsureAll(ctx, specs)
+		if err := e.containers.EnsureAll(ctx, specs); err != nil {
+			return err
+		}
+		if err := e.awaitControllers(ctx, id); err != nil {
+			return err
+		}
+		return e.applyAddons(ctx, c, joining)
 	})
 	if err := g.Wait(); err != nil {
 		return fail(err)
+	}
+	return nil
+}
+
+// ApplyWorkloads makes the cluster hold the add-ons that run on some of its nodes, CoreDNS and metrics-server.
+// It is for when the first nodes are ready; from then on Apply does it, too.
+func (e *Engine) ApplyWorkloads(ctx context.Context, id string) error {
+	c, err := e.load(id)
+	if err != nil {
+		return err
+	}
+	if err := e.applyAddons(ctx, c, workloads); err != nil {
+		return fmt.Errorf("apply the workloads of control plane %s: %w", id, err)
 	}
 	return nil
 }

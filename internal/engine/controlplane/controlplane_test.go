@@ -23,7 +23,6 @@ import (
 	"github.com/cloister-dev/cloister/internal/lib/netns"
 	"github.com/cloister-dev/cloister/internal/lib/pki"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 	core "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -189,6 +188,16 @@ func TestControlPlane(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := clientset(t, e, c.ID)
+	// Who may join is said last: from here on a kubelet gets its certificate at once.
+	if _, err := client.CoreV1().ConfigMaps("kube-system").Get(ctx, rootCA, meta.GetOptions{}); err != nil {
+		t.Errorf("nodes may join, and no controller works: %v", err)
+	}
+	if deployments, err := client.AppsV1().Deployments("").List(ctx, meta.ListOptions{}); err != nil || len(deployments.Items) > 0 {
+		t.Errorf("%d deployments are there before a node is, %v", len(deployments.Items), err)
+	}
+	if err := e.ApplyWorkloads(ctx, c.ID); err != nil {
+		t.Fatal(err)
+	}
 	waitFor(t, ctx, "the controllers' and the scheduler's work on CoreDNS", func() error {
 		pods, err := client.CoreV1().Pods("kube-system").List(ctx, meta.ListOptions{LabelSelector: "k8s-app=kube-dns"})
 		if err != nil || len(pods.Items) != 1 {
@@ -216,6 +225,7 @@ func TestControlPlane(t *testing.T) {
 	t.Run("AuditLog", func(t *testing.T) { testAudit(t, ctx, e, client, c) })
 	t.Run("Endpoint", func(t *testing.T) { testEndpoint(t, ctx, e, client, c) })
 	t.Run("Rights", func(t *testing.T) { testRights(t, ctx, e, c) })
+	t.Run("DefaultRoles", func(t *testing.T) { testDefaultRoles(t, ctx, m, e, c) })
 	t.Run("RestartMonitorHeals", func(t *testing.T) { testHealing(t, ctx, m, e, c) })
 	t.Run("AnotherName", func(t *testing.T) { testAnotherName(t, ctx, m, e, c) })
 	t.Run("NodesAreWatchedDrainedDeleted", func(t *testing.T) { testNodes(t, ctx, e, client, c) })
@@ -431,24 +441,8 @@ func testRights(t *testing.T, ctx context.Context, e *Engine, c Config) {
 }
 
 func testHealing(t *testing.T, ctx context.Context, m *machine, e *Engine, c Config) {
-	status, err := m.containers.Status(ctx, containerID(c.ID, apiserver))
-	if err != nil {
-		t.Fatal(err)
-	}
 	begin := time.Now()
-	if err := unix.Kill(status.PID, unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	waitFor(t, ctx, "another kube-apiserver", func() error {
-		now, err := m.containers.Status(ctx, containerID(c.ID, apiserver))
-		if err != nil || !now.Running || now.PID == status.PID {
-			return fmt.Errorf("%+v, %v", now, err)
-		}
-		return nil
-	})
-	if err := e.WaitReady(ctx, c.ID); err != nil {
-		t.Fatal(err)
-	}
+	restartAPIServer(t, ctx, m, e, c)
 	t.Logf("ready %v after kill -9 of kube-apiserver", time.Since(begin).Round(10*time.Millisecond))
 	secret, err := clientset(t, e, c.ID).CoreV1().Secrets("shop").Get(ctx, "password", meta.GetOptions{})
 	if err != nil || len(secret.Data) != 1 {

@@ -16,6 +16,7 @@ import (
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
@@ -175,6 +176,48 @@ func (e *Engine) WaitHealthy(ctx context.Context, id string, nodes []string) err
 		return fmt.Errorf("%w: %s", err, missing)
 	}
 	return err
+}
+
+// anyNodeReady reports whether a pod could run anywhere.
+func (e *Engine) anyNodeReady(ctx context.Context, id string) (bool, error) {
+	client, err := e.clientset(id)
+	if err != nil {
+		return false, err
+	}
+	list, err := client.CoreV1().Nodes().List(ctx, meta.ListOptions{})
+	if err != nil {
+		return false, fmt.Errorf("list the nodes of control plane %s: %w", id, err)
+	}
+	return slices.ContainsFunc(list.Items, func(n core.Node) bool { return newNode(&n).Ready }), nil
+}
+
+// rootCA is what a controller publishes in every namespace. All controllers begin to work together, when the last of
+// them has been set up, and this is the first work that there is for one in a new cluster.
+const rootCA = "kube-root-ca.crt"
+
+// awaitControllers returns when the controllers work. Those that give kubelets their certificates are the ones that
+// it is for; they do nothing that could be seen before a kubelet asks.
+func (e *Engine) awaitControllers(ctx context.Context, id string) error {
+	client, err := e.clientset(id)
+	if err != nil {
+		return err
+	}
+	for {
+		watcher, err := client.CoreV1().ConfigMaps(meta.NamespaceSystem).Watch(ctx, meta.ListOptions{FieldSelector: "metadata.name=" + rootCA})
+		if err != nil {
+			return fmt.Errorf("watch the controllers of control plane %s: %w", id, err)
+		}
+		for event := range watcher.ResultChan() {
+			if event.Type == watch.Added || event.Type == watch.Modified {
+				watcher.Stop()
+				return nil
+			}
+		}
+		watcher.Stop() // the API server ends a watch after some minutes
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("the controllers of control plane %s do not start: %w", id, err)
+		}
+	}
 }
 
 // LabelNode sets labels that a kubelet may not give itself (kubernetes.io/role and the like, refused by
