@@ -413,22 +413,40 @@ func TestSubnetWithoutJoin(t *testing.T) {
 
 // What somebody deletes in the node resource group comes back with the next update.
 func TestRepair(t *testing.T) {
-	h, _, id := newAKS(t)
-	d := h.Put(id, create)
-	before := inside(h)
-	for _, s := range before {
-		if strings.Contains(s, "/privateEndpoints/aks-bootstrap") {
-			if err := h.Delete(resourceid.MustParse(s)); err != nil {
+	const endpoint, connection = "/privateEndpoints/aks-bootstrap", "/privateEndpointConnections/aks-bootstrap"
+	for name, lost := range map[string]func(id string) bool{
+		"registry":              func(string) bool { return false },
+		"endpoint and registry": func(id string) bool { return strings.Contains(id, endpoint) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, _, id := newAKS(t)
+			d := h.Put(id, create)
+			before := inside(h)
+			for _, s := range before {
+				if lost(s) {
+					if err := h.Delete(resourceid.MustParse(s)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			registry := resourceid.MustParse(d.String("properties.bootstrapProfile.containerRegistryId"))
+			if err := h.Delete(registry); err != nil {
 				t.Fatal(err)
 			}
-		}
-	}
-	if err := h.Delete(resourceid.MustParse(d.String("properties.bootstrapProfile.containerRegistryId"))); err != nil {
-		t.Fatal(err)
-	}
-	h.Put(id, create)
-	if now := inside(h); len(now) != len(before) {
-		t.Errorf("before %v\nafter %v", before, now)
+			for _, s := range inside(h) {
+				if lost(s) || s == registry.String() {
+					t.Errorf("%s is there before anybody reconciles the cluster", s)
+				}
+			}
+			h.Put(id, create)
+			now := inside(h)
+			if len(now) != len(before) {
+				t.Errorf("before %v\nafter %v", before, now)
+			}
+			if !slices.ContainsFunc(now, func(s string) bool { return strings.Contains(s, connection) }) {
+				t.Errorf("the private endpoint leads to no registry: %v", now)
+			}
+		})
 	}
 }
 

@@ -134,11 +134,12 @@ func (r *Reconciler) reconcile(ctx context.Context, w *work) (result resourcetyp
 		since = op.Start
 	}
 	return w.definition.Reconcile(ctx, &resourcetype.Run{
-		Resource: w.resource,
-		Client:   r.o.Manager.Client(r.o.Principal(w.definition), since),
-		Save:     func(ctx context.Context, body json.RawMessage) error { return r.save(ctx, w, body) },
-		Step:     func(name string) { r.step(ctx, w, name) },
-		Attempt:  w.attempt,
+		Resource:  w.resource,
+		Client:    r.o.Manager.Client(r.o.Principal(w.definition), since),
+		Save:      func(ctx context.Context, body json.RawMessage) error { return r.save(ctx, w, body) },
+		Step:      func(name string) { r.step(ctx, w, name) },
+		Attempt:   w.attempt,
+		Requested: w.operation() != nil,
 	})
 }
 

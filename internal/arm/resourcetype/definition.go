@@ -243,6 +243,8 @@ type Run struct {
 	Save     func(ctx context.Context, body json.RawMessage) error
 	Step     func(name string)
 	Attempt  int
+	// Requested is Reconciliation.Requested.
+	Requested bool
 }
 
 // Reconcile runs the type's Reconcile. It returns the document with the changes that were made to the

@@ -181,6 +181,9 @@ type Reconciliation[M any] struct {
 	Step func(name string)
 	// Attempt counts the runs since the document last changed or was last done, from 1.
 	Attempt int
+	// Requested tells that an operation is in progress: somebody asked for this run, and waits for its outcome. Without,
+	// something that the document refers to has changed since it was done.
+	Requested bool
 }
 
 // Result tells what is to happen after a Reconcile without error.

@@ -169,7 +169,7 @@ func (t *typed[M]) reconcile(ctx context.Context, r *Run) (Result, json.RawMessa
 		return Result{}, nil, err
 	}
 	q := &Reconciliation[M]{
-		ID: r.Resource.ID, Model: doc.model, Deleting: r.Resource.Deleting, Client: r.Client, Step: r.Step, Attempt: r.Attempt,
+		ID: r.Resource.ID, Model: doc.model, Deleting: r.Resource.Deleting, Client: r.Client, Step: r.Step, Attempt: r.Attempt, Requested: r.Requested,
 	}
 	merge := func() (bool, json.RawMessage, error) {
 		doc.model = q.Model

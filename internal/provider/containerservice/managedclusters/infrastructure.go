@@ -2,10 +2,13 @@ package managedclusters
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 )
 
@@ -72,6 +75,41 @@ func (b *builder) put(id resourceid.ID, apiVersion string, body any) {
 		b.err = fmt.Errorf("%s is in state Failed", id)
 	default:
 		b.pending = append(b.pending, id.String())
+	}
+}
+
+// dropDisconnected deletes a private endpoint whose connection went with a registry that had the same name. It would
+// never lead to the new one: a connection is made once, and belongs to the registry's owner from then on.
+func (b *builder) dropDisconnected(endpoint, registry resourceid.ID) {
+	if b.err != nil {
+		return
+	}
+	var doc struct {
+		Properties struct {
+			ProvisioningState string `json:"provisioningState"`
+		} `json:"properties"`
+	}
+	err := b.client.Get(b.ctx, endpoint, &doc)
+	if errors.Is(err, resourcestore.ErrNotFound) || err == nil && doc.Properties.ProvisioningState != "Succeeded" {
+		return
+	}
+	if err != nil {
+		b.err = fmt.Errorf("read %s: %w", endpoint, err)
+		return
+	}
+	connections, err := b.client.List(b.ctx, registry, "Microsoft.ContainerRegistry/registries/privateEndpointConnections")
+	if err != nil {
+		b.err = fmt.Errorf("list the connections of %s: %w", registry, err)
+		return
+	}
+	if slices.ContainsFunc(connections, func(c resourcestore.Resource) bool { return strings.HasPrefix(c.ID.Name(), endpoint.Name()+".") }) {
+		return
+	}
+	gone, err := b.client.Delete(b.ctx, endpoint)
+	if err != nil {
+		b.err = fmt.Errorf("delete %s, whose connection is gone: %w", endpoint, err)
+	} else if !gone {
+		b.pending = append(b.pending, endpoint.String())
 	}
 }
 
@@ -176,6 +214,9 @@ func (t service) buildRegistry(b *builder, r *resourcetype.Reconciliation[Model]
 		"sourceRepository": "mcr.microsoft.com/*", "targetRepository": "aks-managed-repository/*",
 	}})
 	endpoint := group.Resource("Microsoft.Network/privateEndpoints", "aks-bootstrap-acr-"+mem.Suffix)
+	if b.dropDisconnected(endpoint, registry); len(b.pending) > 0 {
+		return // what waits for the deletion is made after it
+	}
 	b.put(endpoint, networkAPI, privateEndpoint(m.Location, subnet, "bootstrap", registry, "registry"))
 	zone := zoneAndLink(b, group, "privatelink.azurecr.io", vnet, mem.Suffix)
 	assignment := registry.Resource("Microsoft.Authorization/roleAssignments", roleAssignmentName(registry, kubelet.ObjectID, acrPull))

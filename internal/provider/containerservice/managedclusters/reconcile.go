@@ -20,6 +20,9 @@ func (t service) reconcile(ctx context.Context, r *resourcetype.Reconciliation[M
 		return t.remove(ctx, r)
 	}
 	m := r.Model
+	if !r.Requested {
+		return t.follow(ctx, r)
+	}
 	r.Step("resources in " + m.Properties.NodeResourceGroup)
 	done, err := t.build(ctx, r)
 	if err != nil {
@@ -41,15 +44,8 @@ func (t service) reconcile(ctx context.Context, r *resourcetype.Reconciliation[M
 	if err := r.Save(ctx); err != nil {
 		return resourcetype.Result{}, err
 	}
-	// Once is enough, however often the cluster is woken by what was made for it.
-	if declared := cluster.fingerprint(); m.Memory.Declared != declared {
-		if err := t.ControlPlane.Ready(ctx, cluster.ID); err != nil {
-			return resourcetype.Result{}, err
-		}
-		m.Memory.Declared = declared
-		if err := r.Save(ctx); err != nil {
-			return resourcetype.Result{}, err
-		}
+	if err := t.declare(ctx, r, cluster); err != nil {
+		return resourcetype.Result{}, err
 	}
 	r.Step("agent pools")
 	state, err := t.poolState(ctx, r)
@@ -64,6 +60,39 @@ func (t service) reconcile(ctx context.Context, r *resourcetype.Reconciliation[M
 		return resourcetype.Result{}, fmt.Errorf("wait for the pods of kube-system: %w", err)
 	}
 	return resourcetype.Result{}, nil
+}
+
+// follow tells the control plane how many nodes its pools have now. A cluster that is done repairs nothing by
+// itself: what a user deletes of it stays deleted until somebody reconciles it, as on Azure (az aks update -g -n).
+func (t service) follow(ctx context.Context, r *resourcetype.Reconciliation[Model]) (resourcetype.Result, error) {
+	if r.Model.Memory == nil || r.Model.Memory.Declared == "" {
+		return resourcetype.Result{}, nil
+	}
+	cluster, err := t.cluster(ctx, r)
+	if err != nil {
+		return resourcetype.Result{}, err
+	}
+	if cluster.fingerprint() == r.Model.Memory.Declared {
+		return resourcetype.Result{}, nil
+	}
+	if err := t.ControlPlane.Start(ctx, cluster); err != nil {
+		return resourcetype.Result{}, err
+	}
+	return resourcetype.Result{}, t.declare(ctx, r, cluster)
+}
+
+// declare completes the control plane, once for each request and each change of the cluster: it is woken by all that
+// was made for it.
+func (t service) declare(ctx context.Context, r *resourcetype.Reconciliation[Model], c Cluster) error {
+	declared := c.fingerprint()
+	if r.Model.Memory.Declared == declared {
+		return nil
+	}
+	if err := t.ControlPlane.Ready(ctx, c.ID); err != nil {
+		return err
+	}
+	r.Model.Memory.Declared = declared
+	return r.Save(ctx)
 }
 
 // fingerprint differs between clusters that differ.
