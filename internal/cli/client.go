@@ -103,6 +103,9 @@ func (c *client) open(ctx context.Context, method, path string, query url.Values
 		if errors.Is(err, errNotRunning) {
 			return nil, errNotRunning
 		}
+		if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("the service ended before it answered; start it with `cloister up`: %w", err)
+		}
 		return nil, err
 	}
 	if resp.StatusCode/100 == 2 {
