@@ -135,6 +135,17 @@ type registryDocument struct {
 		LoginServer          string `json:"loginServer"`
 		PublicNetworkAccess  string `json:"publicNetworkAccess"`
 		AnonymousPullEnabled bool   `json:"anonymousPullEnabled"`
+		NetworkRuleSet       *struct {
+			DefaultAction string `json:"defaultAction"`
+			IPRules       []struct {
+				Value string `json:"value"`
+			} `json:"ipRules"`
+		} `json:"networkRuleSet"`
+		Policies struct {
+			AuthenticationAsARM struct {
+				Status string `json:"status"`
+			} `json:"azureADAuthenticationAsArmPolicy"`
+		} `json:"policies"`
 	} `json:"properties"`
 }
 

@@ -168,3 +168,15 @@ func parseAddr(s string, of resourceid.ID) (netip.Addr, error) {
 	}
 	return a, nil
 }
+
+// parsePrefix reads a prefix, or an address that stands for itself.
+func parsePrefix(s string, of resourceid.ID) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return p, fmt.Errorf("read document %s: %w", of, err)
+	}
+	return p.Masked(), nil
+}

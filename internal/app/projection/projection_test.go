@@ -319,3 +319,18 @@ func TestFabricAcceptsProjection(t *testing.T) {
 		project(t, docs.input())
 	}
 }
+
+// A rule set that denies narrows the public endpoint to its prefixes; the policy narrows whose tokens count.
+func TestRegistryRules(t *testing.T) {
+	doc := func(more string) registry.Registry {
+		in := set{acr + "r": `{"location":"eastus","sku":{"name":"Premium"},"properties":{"loginServer":"r.azurecr.io","publicNetworkAccess":"Enabled"` + more + `}}`}
+		return project(t, in.input()).Registry.Registries[0]
+	}
+	if r := doc(`,"networkRuleSet":{"defaultAction":"Allow","ipRules":[]},"policies":{"azureADAuthenticationAsArmPolicy":{"status":"enabled"}}`); !r.PublicAccess || r.OnlyPrefixes || r.OnlyRegistryTokens {
+		t.Errorf("%+v", r)
+	}
+	r := doc(`,"networkRuleSet":{"defaultAction":"Deny","ipRules":[{"value":"198.18.1.9"},{"value":"192.0.2.77/24"}]},"policies":{"azureADAuthenticationAsArmPolicy":{"status":"disabled"}}`)
+	if want := []netip.Prefix{netip.MustParsePrefix("198.18.1.9/32"), netip.MustParsePrefix("192.0.2.0/24")}; !r.PublicAccess || !r.OnlyPrefixes || !slices.Equal(r.PublicPrefixes, want) || !r.OnlyRegistryTokens {
+		t.Errorf("%+v", r)
+	}
+}

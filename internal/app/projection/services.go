@@ -31,6 +31,18 @@ func (b *builder) registries() error {
 			AnonymousPull: doc.Properties.AnonymousPullEnabled,
 			Endpoints:     b.endpoints[r.ID.Key()],
 			Access:        b.in.Access(r.ID),
+
+			OnlyRegistryTokens: doc.Properties.Policies.AuthenticationAsARM.Status == "disabled",
+		}
+		if rules := doc.Properties.NetworkRuleSet; rules != nil && rules.DefaultAction == "Deny" {
+			reg.OnlyPrefixes = true
+			for _, rule := range rules.IPRules {
+				prefix, err := parsePrefix(rule.Value, r.ID)
+				if err != nil {
+					return err
+				}
+				reg.PublicPrefixes = append(reg.PublicPrefixes, prefix)
+			}
 		}
 		for _, c := range b.docs.under(r.ID, "Microsoft.ContainerRegistry/registries/cacheRules") {
 			rule, err := decode[cacheRule](c)

@@ -30,7 +30,7 @@ func needs(r *http.Request, c call) string {
 	switch c.route {
 	case v2.RouteNameBase:
 		return ""
-	case v2.RouteNameCatalog:
+	case v2.RouteNameCatalog, routeACRCatalog:
 		return List
 	case v2.RouteNameBlobUpload, v2.RouteNameBlobUploadChunk:
 		return Push
@@ -58,8 +58,15 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, c call) (prin
 	case List:
 		challenge += `,scope="registry:catalog:*"`
 	case Push:
+		if c.isACR() {
+			challenge += fmt.Sprintf(",scope=%q", "repository:"+c.repository+":metadata_write")
+			break
+		}
 		challenge += fmt.Sprintf(",scope=%q", "repository:"+c.repository+":pull,push")
 	default:
+		if c.isACR() && action == Pull {
+			action = "metadata_read"
+		}
 		challenge += fmt.Sprintf(",scope=%q", "repository:"+c.repository+":"+action)
 	}
 	switch {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/go-jose/go-jose/v4"
@@ -43,6 +44,11 @@ type Registry struct {
 	DataEndpoint string // NAME.REGION.data.azurecr.io; "" serves blobs at LoginServer
 
 	PublicAccess, AnonymousPull bool
+	// PublicPrefixes are the only ones served at the public endpoint where OnlyPrefixes is set.
+	OnlyPrefixes   bool           `json:",omitempty"`
+	PublicPrefixes []netip.Prefix `json:",omitempty"`
+	// OnlyRegistryTokens refuses Entra tokens that are meant for ARM (authentication-as-arm).
+	OnlyRegistryTokens bool `json:",omitempty"`
 
 	Endpoints  []Endpoint
 	CacheRules []CacheRule
@@ -211,6 +217,15 @@ func (r *registry) allows(principal, action string) bool {
 		return true
 	}
 	return principal != "" && r.access[strings.ToLower(principal)][action]
+}
+
+// admits reports whether a client at the remote address may come to the public endpoint.
+func (r *registry) admits(remote string) bool {
+	if !r.PublicAccess || !r.OnlyPrefixes {
+		return r.PublicAccess
+	}
+	from, err := netip.ParseAddr(hostname(remote))
+	return err == nil && slices.ContainsFunc(r.PublicPrefixes, func(p netip.Prefix) bool { return p.Contains(from.Unmap()) })
 }
 
 // storageKey is the registry's directory: an ID may be an ARM ID, and those compare without case.

@@ -11,10 +11,15 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// entraAudiences are the resources whose tokens ACR exchanges: ARM's two names, and its own. A trailing slash makes no difference.
-func isEntraAudience(audience string) bool {
+// isRegistryAudience accepts ACR's own resource, and isARMAudience ARM's two names, whose tokens a registry
+// exchanges as well unless its policy says otherwise. A trailing slash makes no difference.
+func isRegistryAudience(audience string) bool {
+	return strings.TrimSuffix(audience, "/") == "https://containerregistry.azure.net"
+}
+
+func isARMAudience(audience string) bool {
 	switch strings.TrimSuffix(audience, "/") {
-	case "https://management.azure.com", "https://management.core.windows.net", "https://containerregistry.azure.net":
+	case "https://management.azure.com", "https://management.core.windows.net":
 		return true
 	}
 	return false
@@ -34,8 +39,8 @@ type entraClaims struct {
 	AppID    string `json:"appid"`
 }
 
-// verify returns the claims of a token that is the authority's, current, and meant for a registry.
-func (v *entraVerifier) verify(token string, now time.Time) (entraClaims, error) {
+// verify returns the claims of a token that is the authority's, current, and meant for a registry, or for ARM where arm is set.
+func (v *entraVerifier) verify(token string, arm bool, now time.Time) (entraClaims, error) {
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256})
 	if err != nil {
 		return entraClaims{}, err
@@ -61,7 +66,7 @@ func (v *entraVerifier) verify(token string, now time.Time) (entraClaims, error)
 		return entraClaims{}, errors.New("the token does not expire")
 	case !slices.Contains(v.issuers, c.Issuer):
 		return entraClaims{}, fmt.Errorf("issuer %q is not trusted", c.Issuer)
-	case !slices.ContainsFunc(c.Audience, isEntraAudience):
+	case !slices.ContainsFunc(c.Audience, isRegistryAudience) && !(arm && slices.ContainsFunc(c.Audience, isARMAudience)):
 		return entraClaims{}, fmt.Errorf("audience %q is not a registry's", c.Audience)
 	case !strings.EqualFold(c.TenantID, v.tenant):
 		return entraClaims{}, fmt.Errorf("tenant %q is not this registry's", c.TenantID)

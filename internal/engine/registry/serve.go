@@ -42,7 +42,7 @@ func (s *Server) handler(private netip.Addr) http.Handler {
 				fail(w, http.StatusNotFound, "REGISTRY_UNKNOWN", "there is no registry "+host)
 				return
 			}
-			if !t.registry.PublicAccess {
+			if !t.registry.admits(r.RemoteAddr) {
 				fail(w, http.StatusForbidden, "DENIED", "client with IP '"+hostname(r.RemoteAddr)+
 					"' is not allowed access. Refer https://aka.ms/acr/firewall to grant access.")
 				return
@@ -91,6 +91,8 @@ func (s *Server) serveRegistry(w http.ResponseWriter, r *http.Request, st *state
 	}
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch {
+	case c.isACR():
+		s.serveACR(w, r, c)
 	case c.route == routeReferrers:
 		s.serveReferrers(w, r, c)
 	case c.route == v2.RouteNameManifest && read:
@@ -138,6 +140,9 @@ func parseCall(r *http.Request) (call, bool) {
 	clean := path.Clean(r.URL.Path)
 	if clean != r.URL.Path && clean+"/" != r.URL.Path {
 		return call{}, false
+	}
+	if rest, ok := strings.CutPrefix(clean, acrPrefix); ok {
+		return parseACRCall(rest)
 	}
 	if name, ok := strings.CutPrefix(clean, "/v2/"); ok {
 		if name, subject, ok := cutLast(name, "/referrers/"); ok {

@@ -73,7 +73,7 @@ func (s *Server) serveExchange(w http.ResponseWriter, r *http.Request, st *state
 		unauthorized(w)
 		return
 	}
-	entra, err := st.entra.verify(r.PostForm.Get("access_token"), s.now())
+	entra, err := st.entra.verify(r.PostForm.Get("access_token"), !reg.OnlyRegistryTokens, s.now())
 	if err != nil {
 		s.log.Info("exchange refused", "registry", reg.LoginServer, "error", err)
 		unauthorized(w)

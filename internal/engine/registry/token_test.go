@@ -340,7 +340,8 @@ func FuzzParseScope(f *testing.F) {
 }
 
 func FuzzParseCall(f *testing.F) {
-	for _, path := range []string{"/v2/", "/v2/a/b/manifests/1", "/v2/a/blobs/" + emptyDigest, "/v2/a/../b/manifests/1", "/v2//a/manifests/1", "/v2/_catalog", "/v2/a/referrers/" + emptyDigest} {
+	for _, path := range []string{"/v2/", "/v2/a/b/manifests/1", "/v2/a/blobs/" + emptyDigest, "/v2/a/../b/manifests/1", "/v2//a/manifests/1", "/v2/_catalog", "/v2/a/referrers/" + emptyDigest,
+		"/acr/v1/_catalog", "/acr/v1/a/b", "/acr/v1/a/_tags", "/acr/v1/a/_tags/1", "/acr/v1/a/_tags/1/_tags", "/acr/v1/a/_manifests/" + emptyDigest, "/acr/v1/a/_tags/../b"} {
 		f.Add(path)
 	}
 	f.Fuzz(func(t *testing.T, path string) {
@@ -352,7 +353,7 @@ func FuzzParseCall(f *testing.F) {
 		if c.repository != "" && (!isRepository(c.repository) || !strings.Contains(path, c.repository)) {
 			t.Errorf("%q is about repository %q", path, c.repository)
 		}
-		if needs(r, c) != "" && c.repository == "" && c.route != "catalog" {
+		if needs(r, c) != "" && c.repository == "" && c.route != "catalog" && c.route != routeACRCatalog {
 			t.Errorf("%q needs a right on no repository: %+v", path, c)
 		}
 	})
@@ -372,6 +373,6 @@ func FuzzParseToken(f *testing.F) {
 		if _, err := s.parseToken(reg, token, accessToken); err == nil && token != good {
 			t.Errorf("accepted %q", token)
 		}
-		_, _ = (&entraVerifier{}).verify(token, time.Now())
+		_, _ = (&entraVerifier{}).verify(token, true, time.Now())
 	})
 }

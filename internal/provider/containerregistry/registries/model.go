@@ -42,8 +42,14 @@ type Properties struct {
 
 // NetworkRuleSet says who may come to the public endpoint.
 type NetworkRuleSet struct {
-	DefaultAction string            `json:"defaultAction"`
-	IPRules       []json.RawMessage `json:"ipRules"`
+	DefaultAction string   `json:"defaultAction"`
+	IPRules       []IPRule `json:"ipRules"`
+}
+
+// IPRule lets an address or CIDR prefix come to the public endpoint.
+type IPRule struct {
+	Action string `json:"action"`
+	Value  string `json:"value"`
 }
 
 // Policies are a registry's. Cloister has their defaults only.
@@ -76,12 +82,6 @@ type ConnectionView struct {
 	Name       string          `json:"name"`
 	Type       string          `json:"type"`
 	Properties json.RawMessage `json:"properties"`
-}
-
-// PublicAccess reports whether the public endpoint serves anyone.
-func (m *Model) PublicAccess() bool {
-	p := m.Properties
-	return p.PublicNetworkAccess != "Disabled" && (p.NetworkRuleSet == nil || p.NetworkRuleSet.DefaultAction != "Deny")
 }
 
 // Name is the registry's name as its login server has it.

@@ -45,8 +45,8 @@ func TestAnswer(t *testing.T) {
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if m.PublicAccess() || m.Name() != "netisoreg01" || m.DataEndpoint() != "netisoreg01.eastus.data.azurecr.io" {
-		t.Errorf("%v %s %s", m.PublicAccess(), m.Name(), m.DataEndpoint())
+	if m.Name() != "netisoreg01" || m.DataEndpoint() != "netisoreg01.eastus.data.azurecr.io" {
+		t.Errorf("%s %s", m.Name(), m.DataEndpoint())
 	}
 }
 
@@ -76,15 +76,19 @@ func TestRefuses(t *testing.T) {
 		`{"location":"eastus"}`:                        "InvalidParameter@sku",
 		`{"location":"eastus","sku":{"name":"Gold"}}`:  "InvalidParameter@sku.name",
 		`{"location":"eastus","sku":{"name":"basic"}}`: "",
-		`{"location":"eastus","sku":{"name":"Basic"},"properties":{"anonymousPullEnabled":true,"dataEndpointEnabled":true,"publicNetworkAccess":"Disabled","networkRuleSet":{"defaultAction":"Deny"}}}`: "SkuNotSupported@properties.publicNetworkAccess SkuNotSupported@properties.networkRuleSet SkuNotSupported@properties.dataEndpointEnabled SkuNotSupported@properties.anonymousPullEnabled",
-		`{"location":"eastus","sku":{"name":"Standard"},"properties":{"anonymousPullEnabled":true}}`:                                                                                                    "",
-		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"adminUserEnabled":true}}`:                                                                                                         "NotSupported@properties.adminUserEnabled",
-		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"publicNetworkAccess":"Perhaps"}}`:                                                                                                 "InvalidParameter@properties.publicNetworkAccess",
-		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"networkRuleSet":{"ipRules":[{"value":"1.2.3.4"}]}}}`:                                                                              "NotSupported@properties.networkRuleSet.ipRules",
-		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"policies":{"azureADAuthenticationAsArmPolicy":{"status":"disabled"}}}}`:                                                           "NotSupported@properties.policies.azureADAuthenticationAsArmPolicy.status",
-		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"zoneRedundancy":"Enabled","encryption":{"status":"enabled"}}}`:                                                                    "NotSupported@properties.encryption",
-		`{"location":"eastus","sku":{"name":"Premium"},"identity":{"type":"SystemAssigned"}}`:                                                                                                           "NotSupported@identity",
-		`{"location":"eastus","sku":{"name":"Premium"},"identity":{"type":"None"}}`:                                                                                                                     "",
+		`{"location":"eastus","sku":{"name":"Basic"},"properties":{"anonymousPullEnabled":true,"dataEndpointEnabled":true,"publicNetworkAccess":"Disabled","networkRuleSet":{"defaultAction":"Deny"}}}`:   "SkuNotSupported@properties.publicNetworkAccess SkuNotSupported@properties.networkRuleSet SkuNotSupported@properties.dataEndpointEnabled SkuNotSupported@properties.anonymousPullEnabled",
+		`{"location":"eastus","sku":{"name":"Standard"},"properties":{"anonymousPullEnabled":true}}`:                                                                                                      "",
+		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"adminUserEnabled":true}}`:                                                                                                           "NotSupported@properties.adminUserEnabled",
+		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"publicNetworkAccess":"Perhaps"}}`:                                                                                                   "InvalidParameter@properties.publicNetworkAccess",
+		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"networkRuleSet":{"ipRules":[{"value":"1.2.3.4"},{"action":"allow","value":"192.0.2.0/24"}]}}}`:                                      "",
+		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"networkRuleSet":{"ipRules":[{"value":"all"},{"value":"2001:db8::1"},{"value":"1.2.3.4/33"},{"action":"Deny","value":"1.2.3.4"}]}}}`: "InvalidParameter@properties.networkRuleSet.ipRules[0].value InvalidParameter@properties.networkRuleSet.ipRules[1].value InvalidParameter@properties.networkRuleSet.ipRules[2].value InvalidParameter@properties.networkRuleSet.ipRules[3].action",
+		`{"location":"eastus","sku":{"name":"Standard"},"properties":{"networkRuleSet":{"ipRules":[{"value":"1.2.3.4"}]}}}`:                                                                               "SkuNotSupported@properties.networkRuleSet",
+		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"policies":{"azureADAuthenticationAsArmPolicy":{"status":"disabled"}}}}`:                                                             "",
+		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"policies":{"azureADAuthenticationAsArmPolicy":{"status":"maybe"}}}}`:                                                                "InvalidParameter@properties.policies.azureADAuthenticationAsArmPolicy.status",
+		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"policies":{"exportPolicy":{"status":"disabled"}}}}`:                                                                                 "NotSupported@properties.policies.exportPolicy.status",
+		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"zoneRedundancy":"Enabled","encryption":{"status":"enabled"}}}`:                                                                      "NotSupported@properties.encryption",
+		`{"location":"eastus","sku":{"name":"Premium"},"identity":{"type":"SystemAssigned"}}`:                                                                                                             "NotSupported@identity",
+		`{"location":"eastus","sku":{"name":"Premium"},"identity":{"type":"None"}}`:                                                                                                                       "",
 	} {
 		_, err := put(t, providertest.New(), id, body)
 		if got := providertest.Codes(err); got != want {
@@ -112,7 +116,7 @@ func TestKeepsPremiumForItsEndpoints(t *testing.T) {
 	if err != nil || again.Properties.LoginServer != first.Properties.LoginServer || again.Properties.CreationDate != first.Properties.CreationDate {
 		t.Errorf("a client changed what is read-only: %+v, %v", again, err)
 	}
-	if again.Properties.PublicNetworkAccess != "Enabled" || !again.PublicAccess() {
+	if again.Properties.PublicNetworkAccess != "Enabled" {
 		t.Errorf("%+v", again.Properties)
 	}
 }

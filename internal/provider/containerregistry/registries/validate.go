@@ -1,6 +1,9 @@
 package registries
 
 import (
+	"errors"
+	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -52,8 +55,18 @@ func validate(m *Model) []*armerror.Error {
 		if enum("properties.networkRuleSet.defaultAction", &n.DefaultAction, "Allow", "Deny") {
 			premium("properties.networkRuleSet", n.DefaultAction == "Deny" || len(n.IPRules) > 0, "A network rule set")
 		}
-		if len(n.IPRules) > 0 {
-			refuse("properties.networkRuleSet.ipRules", "A network rule set with IP rules")
+		for i := range n.IPRules {
+			rule, target := &n.IPRules[i], fmt.Sprintf("properties.networkRuleSet.ipRules[%d]", i)
+			if rule.Action == "" {
+				rule.Action = "Allow"
+			}
+			enum(target+".action", &rule.Action, "Allow")
+			if _, err := parsePrefix(rule.Value); err != nil {
+				add(target+".value", "InvalidParameter", "The value '%s' of an IP rule is invalid. It must be a public IPv4 address or a CIDR prefix.", rule.Value)
+			}
+		}
+		if len(n.IPRules) > maxIPRules {
+			add("properties.networkRuleSet.ipRules", "IPRuleLimitExceeded", "A registry can have %d IP rules.", maxIPRules)
 		}
 	}
 	enum("properties.networkRuleBypassOptions", &p.NetworkRuleBypassOptions, "AzureServices", "None")
@@ -83,13 +96,16 @@ func validate(m *Model) []*armerror.Error {
 		refuse("properties.metadataSearch", "Metadata search")
 	}
 	if q := p.Policies; q != nil {
+		if a := q.AzureADAuthenticationAsARMPolicy; a != nil {
+			enum("properties.policies.azureADAuthenticationAsArmPolicy.status", &a.Status, "enabled", "disabled")
+		}
 		for _, c := range []struct {
 			name   string
 			policy *Policy
 			status string
 		}{
 			{"quarantinePolicy", q.QuarantinePolicy, "disabled"}, {"trustPolicy", q.TrustPolicy, "disabled"}, {"retentionPolicy", q.RetentionPolicy, "disabled"},
-			{"exportPolicy", q.ExportPolicy, "enabled"}, {"azureADAuthenticationAsArmPolicy", q.AzureADAuthenticationAsARMPolicy, "enabled"}, {"softDeletePolicy", q.SoftDeletePolicy, "disabled"},
+			{"exportPolicy", q.ExportPolicy, "enabled"}, {"softDeletePolicy", q.SoftDeletePolicy, "disabled"},
 		} {
 			if c.policy != nil && c.policy.Status != "" && !strings.EqualFold(c.policy.Status, c.status) {
 				refuse("properties.policies."+c.name+".status", "The value "+c.policy.Status+" of "+c.name)
@@ -97,4 +113,19 @@ func validate(m *Model) []*armerror.Error {
 		}
 	}
 	return problems
+}
+
+// maxIPRules is Azure's limit for the Premium SKU.
+const maxIPRules = 100
+
+// parsePrefix reads an IP rule's value.
+func parsePrefix(value string) (netip.Prefix, error) {
+	if address, err := netip.ParseAddr(value); err == nil && address.Is4() {
+		return address.Prefix(32)
+	}
+	prefix, err := netip.ParsePrefix(value)
+	if err == nil && !prefix.Addr().Is4() {
+		return prefix, errors.New("not IPv4")
+	}
+	return prefix.Masked(), err
 }
