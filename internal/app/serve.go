@@ -34,6 +34,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/engine/registry"
 	"github.com/cloister-dev/cloister/internal/lib/containerrun"
 	"github.com/cloister-dev/cloister/internal/lib/layout"
+	"github.com/cloister-dev/cloister/internal/lib/logrotate"
 	"github.com/cloister-dev/cloister/internal/lib/netns"
 	"github.com/cloister-dev/cloister/internal/lib/pki"
 )
@@ -235,6 +236,10 @@ func (s *Service) start(ctx context.Context, g *errgroup.Group, handler http.Han
 		return err
 	}
 	g.Go(func() error { return s.results.run(ctx) })
+	g.Go(func() error {
+		logrotate.Run(ctx, s.layout.Log("*"), logLimits, func(err error) { s.Log.Warn("logs grow", "error", err) })
+		return nil
+	})
 	// A container whose making was cut off a moment ago may still be in its own way; it is tried again
 	// beside everything else, as a reconcile would.
 	if err := s.resume(ctx, g); err != nil {
@@ -253,6 +258,9 @@ func (s *Service) start(ctx context.Context, g *errgroup.Group, handler http.Han
 	g.Go(func() error { return s.reconciler.Run(ctx) })
 	return s.listenPublic(ctx, g, handler)
 }
+
+// logLimits bound the logs of the processes that outlive the service, its own among them.
+var logLimits = logrotate.Limits{Size: 32 << 20, Every: time.Minute}
 
 // resume makes clusters run that a stop of the installation has ended; those that run are left alone. It
 // returns when their containers run. API servers take some seconds more.
