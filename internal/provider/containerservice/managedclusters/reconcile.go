@@ -103,7 +103,7 @@ func (c Cluster) fingerprint() string {
 
 func (t service) cluster(ctx context.Context, r *resourcetype.Reconciliation[Model]) (Cluster, error) {
 	p, mem := r.Model.Properties, r.Model.Memory
-	c := Cluster{ID: mem.ClusterID, FQDN: p.FQDN, PrivateFQDN: p.PrivateFQDN}
+	c := Cluster{ID: mem.ClusterID, KubernetesVersion: p.CurrentKubernetesVersion, FQDN: p.FQDN, PrivateFQDN: p.PrivateFQDN}
 	var err error
 	if c.EndpointAddress, err = netip.ParseAddr(mem.EndpointAddress); err != nil {
 		return c, err
