@@ -90,8 +90,11 @@ func (s *Service) newSession(ctx context.Context, request adminapi.SessionReques
 			return session, answer, armerror.New(armerror.ResourceNotFound, "There is no cluster %s; `cloister status` lists them.", id.Name())
 		}
 		var doc struct {
-			Properties struct{ PrivateFQDN, FQDN string }
-			Cloister   struct{ ClusterID, SubnetID string }
+			Properties struct {
+				PrivateFQDN, FQDN      string
+				APIServerAccessProfile struct{ EnablePrivateCluster, EnableVnetIntegration bool }
+			}
+			Cloister struct{ ClusterID, SubnetID, EndpointAddress string }
 		}
 		if err := json.Unmarshal(r.Body, &doc); err != nil {
 			return session, answer, err
@@ -102,7 +105,15 @@ func (s *Service) newSession(ctx context.Context, request adminapi.SessionReques
 		}
 		vnet, _ := subnet.Parent()
 		network = vnet.String()
-		config, err := s.planes.AdminKubeconfig(doc.Cloister.ClusterID, "https://"+doc.Properties.PrivateFQDN+":443",
+		// As the cluster's nodes do it: a public cluster's VNet need not have a way to the public address.
+		server := doc.Properties.FQDN
+		switch a := doc.Properties.APIServerAccessProfile; {
+		case a.EnablePrivateCluster:
+			server = doc.Properties.PrivateFQDN
+		case a.EnableVnetIntegration:
+			server = doc.Cloister.EndpointAddress
+		}
+		config, err := s.planes.AdminKubeconfig(doc.Cloister.ClusterID, "https://"+server+":443",
 			controlplane.Names{Cluster: id.Name(), User: "clusterAdmin_" + id.ResourceGroup() + "_" + id.Name(), Context: id.Name()})
 		if err != nil {
 			return session, answer, fmt.Errorf("the cluster has no credentials yet: %w", err)

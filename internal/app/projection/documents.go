@@ -96,7 +96,9 @@ type subnet struct {
 		DefaultOutboundAccess *bool    `json:"defaultOutboundAccess"`
 		NetworkSecurityGroup  *ref     `json:"networkSecurityGroup"`
 		Delegations           []struct {
-			Name string `json:"name"`
+			Properties struct {
+				ServiceName string `json:"serviceName"`
+			} `json:"properties"`
 		} `json:"delegations"`
 	} `json:"properties"`
 }
@@ -169,13 +171,17 @@ type managedCluster struct {
 			ObjectID   string `json:"objectId"`
 		} `json:"identityProfile"`
 		APIServerAccessProfile *struct {
-			EnablePrivateClusterPublicFQDN *bool `json:"enablePrivateClusterPublicFQDN"`
+			AuthorizedIPRanges             []string `json:"authorizedIPRanges"`
+			EnablePrivateCluster           *bool    `json:"enablePrivateCluster"`
+			EnablePrivateClusterPublicFQDN *bool    `json:"enablePrivateClusterPublicFQDN"`
+			EnableVnetIntegration          *bool    `json:"enableVnetIntegration"`
 		} `json:"apiServerAccessProfile"`
 	} `json:"properties"`
 	Memory struct {
 		ClusterID       string `json:"clusterId"`
 		SubnetID        string `json:"subnetId"`
 		EndpointAddress string `json:"endpointAddress"`
+		PublicAddress   string `json:"publicAddress"`
 		Removed         bool   `json:"removed"`
 	} `json:"cloister"`
 }

@@ -47,7 +47,8 @@ func (b *builder) virtualNetworks() error {
 			outbound := doc.Properties.DefaultOutboundAccess
 			n.Subnets = append(n.Subnets, fabric.Subnet{
 				Name: strings.ToLower(s.ID.Name()), Prefix: prefix, Rules: rules,
-				DefaultOutbound: outbound == nil || *outbound,
+				// What is in a delegated subnet goes out as its service sees fit, and an API server does not.
+				DefaultOutbound: (outbound == nil || *outbound) && !doc.isDelegated(),
 			})
 		}
 		b.networks[r.ID.Key()] = n

@@ -98,7 +98,7 @@ func Project(in Input) (State, error) {
 		endpoints: map[string][]registry.Endpoint{}, machines: map[string]owner{},
 	}
 	b.out.Registry, b.out.Services = in.Registry, in.Services
-	for _, step := range []func() error{b.virtualNetworks, b.owners, b.interfaces, b.privateEndpoints, b.sessions, b.registries, b.names, b.clusters} {
+	for _, step := range []func() error{b.virtualNetworks, b.owners, b.interfaces, b.apiServers, b.privateEndpoints, b.sessions, b.registries, b.names, b.clusters} {
 		if err := step(); err != nil {
 			return State{}, err
 		}
@@ -109,6 +109,7 @@ func Project(in Input) (State, error) {
 	for name, addresses := range b.leaves {
 		b.out.Fabric.Leaves = append(b.out.Fabric.Leaves, fabric.Leaf{Name: name, Addresses: addresses})
 	}
+	slices.SortFunc(b.out.Fabric.Fronts, func(a, c fabric.Front) int { return compare(a.ID, c.ID) })
 	slices.SortFunc(b.out.Fabric.Leaves, func(a, c fabric.Leaf) int { return compare(a.Name, c.Name) })
 	for _, n := range b.networks {
 		b.out.Fabric.Networks = append(b.out.Fabric.Networks, *n)

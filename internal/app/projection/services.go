@@ -125,13 +125,16 @@ func (b *builder) clusters() error {
 		}
 		// The public name of a private cluster is only a name: it resolves to the private address.
 		access := doc.Properties.APIServerAccessProfile
-		if doc.Memory.EndpointAddress != "" && access != nil && access.EnablePrivateClusterPublicFQDN != nil && *access.EnablePrivateClusterPublicFQDN {
+		if doc.private() && doc.Memory.EndpointAddress != "" && access != nil && access.EnablePrivateClusterPublicFQDN != nil && *access.EnablePrivateClusterPublicFQDN {
 			b.public(doc.Properties.FQDN, "A", doc.Memory.EndpointAddress)
 		}
 		c := vnetservices.Cluster{
 			ID: id, TunnelSocket: filepath.Join(b.in.Layout.Tunnel(id), "tunnel.sock"),
 			ControlPlaneNetNS: b.in.Layout.NetNS(leaf), Server: "127.0.0.1:443",
 			Kubeconfig: b.in.Layout.Approver(id),
+		}
+		if doc.integrated() {
+			c.TunnelSocket = "" // the API server has an interface in the network
 		}
 		for nic, own := range b.machines {
 			if !own.cluster.ID.Equal(r.ID) {

@@ -6,15 +6,15 @@
 // restart needs is in layout.Cluster(id) before the first container starts, so that after a crash, or a
 // reboot, the restart monitor alone brings the control plane back. The package does not know ARM, how
 // the namespace comes to be, who carries the API server's requests into the VNet (its sub-package
-// tunnel does), or what a node is made of.
+// tunnel does, unless the namespace has an interface there), or what a node is made of.
 //
 //	clusters/ID/config.json   the last Config
 //	           /pki           authorities of the cluster, etcd and the front proxy
 //	           /etcd, /kube-apiserver, …   what that container sees as /etc/kubernetes, and nothing else
 //	           /data, /audit  etcd's data; the audit log
 //
-// It implements https://kubernetes.io/docs/reference/command-line-tools-reference/ (v1.30 and v1.31, which take the same
-// flags) with the choices of AKS where Azure documents them.
+// It implements https://kubernetes.io/docs/reference/command-line-tools-reference/ (v1.30) with the
+// choices of AKS where Azure documents them.
 package controlplane
 
 import (
@@ -42,17 +42,19 @@ import (
 type Config struct {
 	ID string // short, lower-case; names containers and directories
 
-	// KubernetesVersion is what runs, 1.30.3. Another one than before replaces API server and controllers and keeps
-	// etcd with its data: an upgrade.
-	KubernetesVersion string
-
 	// NetNS is the path of the leaf network namespace; layout.NetNS("cp-"+ID) when empty.
 	NetNS string
 	// ServiceAddress is the leaf's address that endpoints translate to; the API server listens there on 443.
+	// One that is reached by its own interface alone needs none.
 	ServiceAddress netip.Addr
 	// EndpointAddress is where nodes and pods find the API server in the VNet. It is advertised as the
 	// endpoint of the Service "kubernetes".
 	EndpointAddress netip.Addr
+	// Addresses are further ones that clients know it by, in the serving certificate.
+	Addresses []netip.Addr
+	// Direct is true where the namespace has an interface in the VNet, with EndpointAddress: the API server dials
+	// nodes, pods and Services itself, and clients in the VNet use the address rather than a name.
+	Direct bool
 
 	FQDN        string   // public name, in the serving certificate
 	PrivateFQDN string   // name in the private DNS zone, in the serving certificate
@@ -65,24 +67,17 @@ type Config struct {
 
 	Nodes  int    // how many nodes there are to be; CoreDNS has one replica for one node, else two
 	Images Images // zero fields stand for DefaultImages
-
-	Stopped bool // nothing runs until the next Start; only Stop sets it
 }
 
 // Images are the add-ons' image references.
 type Images struct{ CoreDNS, KubeProxy, MetricsServer string }
 
-// DefaultImages are AKS's for a version of Kubernetes.
-func DefaultImages(version string) Images {
-	return Images{
-		CoreDNS:       "mcr.microsoft.com/oss/kubernetes/coredns:v1.11.3",
-		KubeProxy:     "mcr.microsoft.com/oss/kubernetes/kube-proxy:v" + version,
-		MetricsServer: "mcr.microsoft.com/oss/kubernetes/metrics-server:v0.7.2",
-	}
+// DefaultImages are AKS's for Kubernetes 1.30.
+var DefaultImages = Images{
+	CoreDNS:       "mcr.microsoft.com/oss/kubernetes/coredns:v1.11.3",
+	KubeProxy:     "mcr.microsoft.com/oss/kubernetes/kube-proxy:v1.30.3",
+	MetricsServer: "mcr.microsoft.com/oss/kubernetes/metrics-server:v0.7.2",
 }
-
-// firstVersion is that of control planes from before a Config named one.
-const firstVersion = "1.30.3"
 
 // Containers is what the engine needs of internal/lib/containerrun.
 type Containers interface {
@@ -93,22 +88,17 @@ type Containers interface {
 // Engine runs control planes.
 type Engine struct {
 	l          layout.Layout
-	bin        string // directory of etcd
-	kubernetes string // directory with VERSION/kube-apiserver and the others
+	bin        string // directory of the binaries
 	containers Containers
 }
 
-// New returns the engine of an installation; bin is the directory of etcd, kubernetes that of a directory for each
-// version with kube-apiserver and the others.
-func New(l layout.Layout, bin, kubernetes string, containers Containers) *Engine {
-	return &Engine{l: l, bin: bin, kubernetes: kubernetes, containers: containers}
+// New returns the engine of an installation; bin is the directory of etcd, kube-apiserver and the others.
+func New(l layout.Layout, bin string, containers Containers) *Engine {
+	return &Engine{l: l, bin: bin, containers: containers}
 }
 
 // ErrNotFound is returned for a cluster that has no control plane here.
 var ErrNotFound = fmt.Errorf("no such control plane: %w", fs.ErrNotExist)
-
-// ErrStopped is returned by Resume for a control plane that Stop has stopped.
-var ErrStopped = errors.New("the control plane is stopped")
 
 var validID = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
 
@@ -117,10 +107,13 @@ func (c Config) validate() error {
 	if !validID.MatchString(c.ID) {
 		errs = append(errs, fmt.Errorf("ID %q: want up to 40 lower-case letters, digits and inner hyphens", c.ID))
 	}
-	for name, addr := range map[string]netip.Addr{"ServiceAddress": c.ServiceAddress, "EndpointAddress": c.EndpointAddress, "DNSServiceIP": c.DNSServiceIP} {
+	for name, addr := range map[string]netip.Addr{"EndpointAddress": c.EndpointAddress, "DNSServiceIP": c.DNSServiceIP} {
 		if !addr.Is4() {
 			errs = append(errs, fmt.Errorf("%s %q: want an IPv4 address", name, addr))
 		}
+	}
+	if c.ServiceAddress.IsValid() && !c.ServiceAddress.Is4() || !c.ServiceAddress.IsValid() && !c.Direct {
+		errs = append(errs, fmt.Errorf("ServiceAddress %q: want an IPv4 address", c.ServiceAddress))
 	}
 	switch {
 	case !c.ServiceCIDR.IsValid() || !c.ServiceCIDR.Addr().Is4() || c.ServiceCIDR != c.ServiceCIDR.Masked():
@@ -138,6 +131,9 @@ func (c Config) kubernetesServiceIP() netip.Addr { return c.ServiceCIDR.Addr().N
 
 // serverURL is how clients in the VNet reach the API server.
 func (c Config) serverURL() string {
+	if c.Direct {
+		return "https://" + c.EndpointAddress.String() + ":443"
+	}
 	if c.PrivateFQDN != "" {
 		return "https://" + c.PrivateFQDN + ":443"
 	}
@@ -149,17 +145,13 @@ func (e *Engine) withDefaults(c Config) Config {
 	if c.NetNS == "" {
 		c.NetNS = e.l.NetNS("cp-" + c.ID)
 	}
-	if c.KubernetesVersion == "" {
-		c.KubernetesVersion = firstVersion
-	}
-	images := DefaultImages(c.KubernetesVersion)
 	for _, image := range []struct {
 		field    *string
 		fallback string
 	}{
-		{&c.Images.CoreDNS, images.CoreDNS},
-		{&c.Images.KubeProxy, images.KubeProxy},
-		{&c.Images.MetricsServer, images.MetricsServer},
+		{&c.Images.CoreDNS, DefaultImages.CoreDNS},
+		{&c.Images.KubeProxy, DefaultImages.KubeProxy},
+		{&c.Images.MetricsServer, DefaultImages.MetricsServer},
 	} {
 		if *image.field == "" {
 			*image.field = image.fallback
@@ -406,49 +398,14 @@ func (e *Engine) load(id string) (Config, error) {
 	if err := json.Unmarshal(data, &c); err != nil {
 		return c, fmt.Errorf("control plane %s: config.json: %w", id, err)
 	}
-	return e.withDefaults(c), nil
+	return c, nil
 }
 
-// Resume is Start with the last Config, for a control plane whose installation was stopped; Apply completes it. One that
-// was stopped itself stays so.
+// Resume is Start with the last Config, for a control plane that was stopped; Apply completes it.
 func (e *Engine) Resume(ctx context.Context, id string) error {
 	c, err := e.load(id)
 	if err != nil {
 		return err
 	}
-	if c.Stopped {
-		return fmt.Errorf("%s: %w", id, ErrStopped)
-	}
 	return e.Start(ctx, c)
 }
-
-// Stop ends the control plane and keeps its data. It stays stopped, over restarts and reboots, until the next Start.
-// Nothing there is no error.
-func (e *Engine) Stop(ctx context.Context, id string) error {
-	c, err := e.load(id)
-	if errors.Is(err, ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	fail := func(err error) error { return fmt.Errorf("stop control plane %s: %w", id, err) }
-	c.Stopped = true
-	if err := atomicfile.WriteJSON(e.path(id, "config.json"), c, 0o600); err != nil {
-		return fail(err)
-	}
-	// etcd last: the others would only complain that it is gone.
-	for _, those := range [][]string{{scheduler, controllerManager, apiserver}, {etcd}} {
-		ids := make([]string, len(those))
-		for i, component := range those {
-			ids[i] = containerID(id, component)
-		}
-		if err := e.containers.RemoveAll(ctx, ids, stopGrace); err != nil {
-			return fail(err)
-		}
-	}
-	return nil
-}
-
-// stopGrace is how long a component may take to end. An API server waits for its watchers, who do not leave.
-const stopGrace = 3 * time.Second

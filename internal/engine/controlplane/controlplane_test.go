@@ -35,7 +35,6 @@ import (
 type machine struct {
 	l          layout.Layout
 	bin        string
-	kubernetes string
 	daemon     *containerd.Daemon
 	containers *containerrun.Client
 }
@@ -57,7 +56,7 @@ func newMachine(t *testing.T) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{l: l, bin: set.Bin, kubernetes: set.Kubernetes, daemon: d, containers: c}
+	m := &machine{l: l, bin: set.Bin, daemon: d, containers: c}
 	t.Cleanup(func() {
 		if t.Failed() {
 			logs, _ := filepath.Glob(filepath.Join(filepath.Dir(l.Log("x")), "*.log"))
@@ -165,7 +164,7 @@ func TestControlPlane(t *testing.T) {
 	m := newMachine(t)
 	c := testConfig()
 	m.leaf(t, c)
-	e := New(m.l, m.bin, m.kubernetes, m.containers)
+	e := New(m.l, m.bin, m.containers)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 
@@ -230,9 +229,6 @@ func TestControlPlane(t *testing.T) {
 	t.Run("RestartMonitorHeals", func(t *testing.T) { testHealing(t, ctx, m, e, c) })
 	t.Run("AnotherName", func(t *testing.T) { testAnotherName(t, ctx, m, e, c) })
 	t.Run("NodesAreWatchedDrainedDeleted", func(t *testing.T) { testNodes(t, ctx, e, client, c) })
-	t.Run("Upgrade", func(t *testing.T) { testUpgrade(t, ctx, m, e, c) })
-	c.KubernetesVersion = "1.31.0"
-	t.Run("StopAndStart", func(t *testing.T) { testStop(t, ctx, m, e, c) })
 	t.Run("Reboot", func(t *testing.T) { testReboot(t, ctx, m, e, c) })
 	t.Run("Memory", func(t *testing.T) { testMemory(t, m) })
 
@@ -545,10 +541,36 @@ func TestConfigIsChecked(t *testing.T) {
 	}
 }
 
+// With an interface in the VNet there is no tunnel, and the address is what clients there use.
+func TestDirect(t *testing.T) {
+	c := testConfig()
+	c.ServiceAddress = netip.Addr{}
+	if err := c.validate(); err == nil || !strings.Contains(err.Error(), "ServiceAddress") {
+		t.Errorf("neither an interface nor an address for endpoints: %v", err)
+	}
+	c.Direct, c.Addresses = true, []netip.Addr{netip.MustParseAddr("198.18.16.1")}
+	if err := c.validate(); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(c.egress(), "HTTPConnect") || !strings.Contains(testConfig().egress(), "HTTPConnect") {
+		t.Errorf("the egress is\n%s", c.egress())
+	}
+	if c.serverURL() != "https://10.224.0.4:443" {
+		t.Errorf("clients in the VNet use %s", c.serverURL())
+	}
+	var got []string
+	for _, a := range c.addresses(netip.MustParseAddr("127.0.0.1")) {
+		got = append(got, a.String())
+	}
+	if s := strings.Join(got, " "); s != "10.0.0.1 10.224.0.4 198.18.16.1 127.0.0.1" {
+		t.Errorf("the certificate is for %s", s)
+	}
+}
+
 // TestManifestsRender checks that every manifest is whole and of a kind that can be applied.
 func TestManifestsRender(t *testing.T) {
 	c := testConfig()
-	e := New(layout.New(t.TempDir(), t.TempDir(), "abcdef"), "/nowhere", "/nowhere", nil)
+	e := New(layout.New(t.TempDir(), t.TempDir(), "abcdef"), "/nowhere", nil)
 	c = e.withDefaults(c)
 	c.Nodes = 3
 	if err := e.writeFiles(c); err != nil {

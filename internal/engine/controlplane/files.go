@@ -85,7 +85,7 @@ func (e *Engine) writeFiles(c Config) error {
 		{a.etcd, etcd, "server", pki.Request{CommonName: "etcd", IPs: []netip.Addr{loopbackIP}, Server: true, Client: true}},
 		{a.etcd, apiserver, "etcd-client", pki.Request{CommonName: "kube-apiserver", Client: true}},
 		{a.cluster, apiserver, "server", pki.Request{CommonName: "apiserver", DNSNames: names,
-			IPs: []netip.Addr{c.kubernetesServiceIP(), c.EndpointAddress, c.ServiceAddress, loopbackIP}, Server: true}},
+			IPs: c.addresses(loopbackIP), Server: true}},
 		{a.cluster, apiserver, "kubelet-client", pki.Request{CommonName: userKubeletClient, Client: true}},
 		{a.frontProxy, apiserver, "front-proxy-client", pki.Request{CommonName: "front-proxy-client", Client: true}},
 		{a.cluster, controllerManager, "server", pki.Request{CommonName: controllerManager, IPs: []netip.Addr{loopbackIP}, Server: true}},
@@ -129,7 +129,7 @@ func (e *Engine) writeFiles(c Config) error {
 		apiserver + "/sa.pub":              accountPub,
 		apiserver + "/encryption.yaml":     encryption,
 		apiserver + "/audit-policy.yaml":   []byte(auditPolicy),
-		apiserver + "/egress.yaml":         []byte(egressSelector),
+		apiserver + "/egress.yaml":         []byte(c.egress()),
 		controllerManager + "/ca.crt":      a.cluster.CertPEM,
 		controllerManager + "/ca.key":      clusterKey,
 		controllerManager + "/sa.key":      accountKey,
@@ -233,8 +233,41 @@ func newBootstrapToken() ([]byte, error) {
 	return out, nil
 }
 
+// addresses are all those that clients of the API server dial.
+func (c Config) addresses(loopback netip.Addr) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range slices.Concat([]netip.Addr{c.kubernetesServiceIP(), c.EndpointAddress, c.ServiceAddress}, c.Addresses, []netip.Addr{loopback}) {
+		if a.IsValid() && !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func (c Config) egress() string {
+	if c.Direct {
+		return directEgress
+	}
+	return tunnelledEgress
+}
+
+// Everything is dialled from the namespace.
+const directEgress = `apiVersion: apiserver.k8s.io/v1beta1
+kind: EgressSelectorConfiguration
+egressSelections:
+- name: cluster
+  connection:
+    proxyProtocol: Direct
+- name: controlplane
+  connection:
+    proxyProtocol: Direct
+- name: etcd
+  connection:
+    proxyProtocol: Direct
+`
+
 // Nodes, pods and Services are reached through the tunnel; etcd is next door.
-const egressSelector = `apiVersion: apiserver.k8s.io/v1beta1
+const tunnelledEgress = `apiVersion: apiserver.k8s.io/v1beta1
 kind: EgressSelectorConfiguration
 egressSelections:
 - name: cluster

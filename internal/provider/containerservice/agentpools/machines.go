@@ -191,9 +191,9 @@ func (t service) nodeConfig(ctx context.Context, r *resourcetype.Reconciliation[
 			RegistryServer:            m.RegistryServer,
 			Identity:                  bootstrap.Identity{ClientID: identity.ClientID, ResourceID: identity.ResourceID, TenantID: t.TenantID},
 			CredentialProviderVersion: t.CredentialProviderVersion,
-			CachedImages:              t.CachedImages(m.KubernetesVersion),
+			CachedImages:              t.CachedImages,
 			OutboundURL:               m.OutboundURL,
-			APIServerName:             c.Properties.PrivateFQDN, ClusterCA: ca, BootstrapToken: token,
+			APIServerName:             c.apiServer(), ClusterCA: ca, BootstrapToken: token,
 			ServiceCIDR: service,
 			Pods:        bootstrap.PodNetwork{Subnet: prefix, First: addresses[1], Last: addresses[len(addresses)-1]},
 			Kubelet: bootstrap.Kubelet{

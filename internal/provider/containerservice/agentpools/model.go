@@ -128,8 +128,13 @@ type cluster struct {
 		NodeResourceGroup        string `json:"nodeResourceGroup"`
 		CurrentKubernetesVersion string `json:"currentKubernetesVersion"`
 		KubernetesVersion        string `json:"kubernetesVersion"`
+		FQDN                     string `json:"fqdn"`
 		PrivateFQDN              string `json:"privateFQDN"`
-		NetworkProfile           struct {
+		APIServerAccessProfile   *struct {
+			EnablePrivateCluster  *bool `json:"enablePrivateCluster"`
+			EnableVnetIntegration *bool `json:"enableVnetIntegration"`
+		} `json:"apiServerAccessProfile"`
+		NetworkProfile struct {
 			DNSServiceIP string `json:"dnsServiceIP"`
 			ServiceCIDR  string `json:"serviceCidr"`
 			OutboundType string `json:"outboundType"`
@@ -146,7 +151,22 @@ type cluster struct {
 		SubnetID       string `json:"subnetId"`
 		RegistryServer string `json:"registryServer"`
 		Infrastructure bool   `json:"infrastructure"`
+		// EndpointAddress is the API server's address in the VNet, where it has one.
+		EndpointAddress string `json:"endpointAddress"`
 	} `json:"cloister"`
+}
+
+// apiServer is API_SERVER_NAME of the cluster's nodes: the address in the VNet with VNet integration, else the name
+// that resolves in the VNet, or the public one.
+func (c cluster) apiServer() string {
+	a := c.Properties.APIServerAccessProfile
+	switch {
+	case a != nil && isTrue(a.EnableVnetIntegration):
+		return c.Memory.EndpointAddress
+	case a != nil && isTrue(a.EnablePrivateCluster):
+		return c.Properties.PrivateFQDN
+	}
+	return c.Properties.FQDN
 }
 
 func isTrue(b *bool) bool { return b != nil && *b }

@@ -177,26 +177,11 @@ func (t service) build(ctx context.Context, r *resourcetype.Reconciliation[Model
 		}
 		t.buildRegistry(b, r, group, subnet, vnet, kubelet)
 	}
-	endpoint := group.Resource("Microsoft.Network/privateEndpoints", "kube-apiserver")
-	b.put(endpoint, networkAPI, privateEndpoint(location, subnet, "kube-apiserver", r.ID, "management"))
-	label, zoneName, _ := strings.Cut(m.Properties.PrivateFQDN, ".")
-	zone := zoneAndLink(b, group, zoneName, vnet, mem.Suffix)
 	if b.err != nil || len(b.pending) > 0 {
 		return false, b.err
 	}
-	addresses, err := endpointAddresses(ctx, r.Client, endpoint)
-	if err != nil {
+	if done, err = t.reach(b, r, group, subnet, vnet); err != nil || !done {
 		return false, err
-	}
-	for _, a := range addresses {
-		mem.EndpointAddress = a
-	}
-	if mem.EndpointAddress == "" {
-		return false, fmt.Errorf("private endpoint %s has no address", endpoint)
-	}
-	b.put(zone.Child("A", label), dnsAPI, record(mem.EndpointAddress))
-	if b.err != nil || len(b.pending) > 0 {
-		return false, b.err
 	}
 	return true, t.resolveServer(ctx, r)
 }

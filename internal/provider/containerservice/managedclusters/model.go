@@ -98,6 +98,7 @@ type APIServerAccessProfile struct {
 	PrivateDNSZone                 string   `json:"privateDNSZone,omitempty"`
 	EnableVnetIntegration          *bool    `json:"enableVnetIntegration,omitempty"`
 	SubnetID                       string   `json:"subnetId,omitempty"`
+	DisableRunCommand              *bool    `json:"disableRunCommand,omitempty"`
 }
 
 // BootstrapProfile says where nodes take their artifacts from.
@@ -144,6 +145,8 @@ type Memory struct {
 	RegistryServer string `json:"registryServer,omitempty"`
 	// EndpointAddress is the API server's private address in the VNet, once it has one.
 	EndpointAddress string `json:"endpointAddress,omitempty"`
+	// PublicAddress is the API server's address on the Internet, once it has one.
+	PublicAddress string `json:"publicAddress,omitempty"`
 	// Infrastructure is true once everything a node needs to start its bootstrap is there.
 	Infrastructure bool `json:"infrastructure,omitempty"`
 	// Declared says with what the control plane was last completed since the user's last request.
@@ -159,11 +162,6 @@ func ptr[T any](v T) *T { return &v }
 // nodeGroup is the node resource group's ID.
 func nodeGroup(id resourceid.ID, m *Model) resourceid.ID {
 	return resourceid.Group(id.Subscription(), m.Properties.NodeResourceGroup)
-}
-
-func (m *Model) isPrivateLink() bool {
-	p := m.Properties.APIServerAccessProfile
-	return p != nil && isTrue(p.EnablePrivateCluster) && !isTrue(p.EnableVnetIntegration)
 }
 
 // kubeletIdentity is the identity nodes pull with, by its key in identityProfile.

@@ -39,6 +39,9 @@ func (t service) prepare(ctx context.Context, r *resourcetype.Request[Model]) er
 	if err := resolveIdentities(ctx, r, t.TenantID); err != nil {
 		return err
 	}
+	if err := t.authorizeIdentity(ctx, r); err != nil {
+		return err
+	}
 	return splitPools(r, m)
 }
 
@@ -49,7 +52,7 @@ func (t service) defaults(r *resourcetype.Request[Model]) {
 		m.SKU = &SKU{Name: "Base", Tier: "Free"}
 	}
 	if p.KubernetesVersion == "" {
-		p.KubernetesVersion = t.DefaultVersion
+		p.KubernetesVersion = t.Versions[len(t.Versions)-1]
 	}
 	p.CurrentKubernetesVersion = t.resolveVersion(p.KubernetesVersion)
 	p.PowerState = &PowerState{Code: "Running"}
@@ -139,10 +142,7 @@ func (t service) invent(ctx context.Context, r *resourcetype.Request[Model]) err
 	}
 	p.FQDN = fmt.Sprintf("%s-%s.hcp.%s.azmk8s.io", p.DNSPrefix, randomAlnum(8), m.Location)
 	p.AzurePortalFQDN = fmt.Sprintf("%s.portal.hcp.%s.azmk8s.io", strings.TrimSuffix(p.FQDN, ".hcp."+m.Location+".azmk8s.io"), m.Location)
-	if a := p.APIServerAccessProfile; a != nil && isTrue(a.EnablePrivateCluster) {
-		p.PrivateFQDN = fmt.Sprintf("%s-%s.%s.privatelink.%s.azmk8s.io", p.DNSPrefix, randomAlnum(8), m.Memory.ZoneGUID, m.Location)
-		p.AzurePortalFQDN = fmt.Sprintf("%s-priv.portal.hcp.%s.azmk8s.io", randomHex(16), m.Location)
-	}
+	inventPrivateName(m)
 	if p.NodeResourceGroup == "" {
 		p.NodeResourceGroup = fmt.Sprintf("MC_%s_%s_%s", r.ID.ResourceGroup(), r.ID.Name(), m.Location)
 		if len(p.NodeResourceGroup) > 80 {
@@ -201,9 +201,10 @@ func keep(r *resourcetype.Request[Model]) error {
 			}
 		}
 	}
-	if a, was := p.APIServerAccessProfile, q.APIServerAccessProfile; was != nil && isTrue(was.EnablePrivateCluster) && (a == nil || !isTrue(a.EnablePrivateCluster)) {
-		return armerror.New(armerror.PropertyChangeNotAllowed, "Changing property 'apiServerAccessProfile.enablePrivateCluster' is not allowed.").WithTarget("properties.apiServerAccessProfile.enablePrivateCluster")
+	if err := keepAccess(m, old); err != nil {
+		return err
 	}
+	inventPrivateName(m)
 	if p.IdentityProfile == nil {
 		p.IdentityProfile = q.IdentityProfile
 	}

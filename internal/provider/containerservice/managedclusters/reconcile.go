@@ -103,10 +103,16 @@ func (c Cluster) fingerprint() string {
 
 func (t service) cluster(ctx context.Context, r *resourcetype.Reconciliation[Model]) (Cluster, error) {
 	p, mem := r.Model.Properties, r.Model.Memory
-	c := Cluster{ID: mem.ClusterID, KubernetesVersion: p.CurrentKubernetesVersion, FQDN: p.FQDN, PrivateFQDN: p.PrivateFQDN}
+	c := Cluster{ID: mem.ClusterID, FQDN: p.FQDN, PrivateFQDN: p.PrivateFQDN, Direct: r.Model.isIntegrated()}
 	var err error
-	if c.EndpointAddress, err = netip.ParseAddr(mem.EndpointAddress); err != nil {
+	// Without an address in the VNet the public one is where nodes find it, too.
+	if c.EndpointAddress, err = netip.ParseAddr(or(mem.EndpointAddress, mem.PublicAddress)); err != nil {
 		return c, err
+	}
+	if !r.Model.isPrivate() {
+		if c.PublicAddress, err = netip.ParseAddr(mem.PublicAddress); err != nil {
+			return c, err
+		}
 	}
 	if c.ServiceCIDR, err = netip.ParsePrefix(p.NetworkProfile.ServiceCIDR); err != nil {
 		return c, err
@@ -114,20 +120,11 @@ func (t service) cluster(ctx context.Context, r *resourcetype.Reconciliation[Mod
 	if c.DNSServiceIP, err = netip.ParseAddr(p.NetworkProfile.DNSServiceIP); err != nil {
 		return c, err
 	}
-	var subnet struct {
-		Properties struct {
-			AddressPrefix   string   `json:"addressPrefix"`
-			AddressPrefixes []string `json:"addressPrefixes"`
-		} `json:"properties"`
-	}
+	var subnet subnetView
 	if err := r.Client.Get(ctx, resourceid.MustParse(mem.SubnetID), &subnet); err != nil {
 		return c, fmt.Errorf("read the nodes' subnet: %w", err)
 	}
-	for _, s := range append(subnet.Properties.AddressPrefixes, subnet.Properties.AddressPrefix) {
-		if prefix, err := netip.ParsePrefix(s); err == nil {
-			c.PodCIDRs = append(c.PodCIDRs, prefix)
-		}
-	}
+	c.PodCIDRs = subnet.prefixes()
 	c.Nodes, err = t.nodeCount(ctx, r)
 	return c, err
 }

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"regexp"
+	"sync"
 
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
@@ -23,15 +24,16 @@ const poolType = Name + "/agentPools"
 
 // Cluster is what the control plane engine is told of a cluster.
 type Cluster struct {
-	ID                string     // Memory.ClusterID
-	KubernetesVersion string     // what is to run, 1.30.3
-	EndpointAddress   netip.Addr // the API server's private address in the VNet
-	FQDN              string
-	PrivateFQDN       string
-	ServiceCIDR       netip.Prefix
-	DNSServiceIP      netip.Addr
-	PodCIDRs          []netip.Prefix
-	Nodes             int // nodes expected, for the number of replicas of what AKS runs in kube-system
+	ID              string     // Memory.ClusterID
+	EndpointAddress netip.Addr // where nodes and pods find the API server
+	PublicAddress   netip.Addr // its address on the Internet; invalid for a private cluster
+	Direct          bool       // it has an interface in the VNet, with EndpointAddress
+	FQDN            string
+	PrivateFQDN     string
+	ServiceCIDR     netip.Prefix
+	DNSServiceIP    netip.Addr
+	PodCIDRs        []netip.Prefix
+	Nodes           int // nodes expected, for the number of replicas of what AKS runs in kube-system
 }
 
 // ControlPlane runs hosted control planes.
@@ -43,8 +45,6 @@ type ControlPlane interface {
 	Ready(ctx context.Context, id string) error
 	// SystemReady returns when every pod of kube-system is Ready, but for metrics-server, which needs two scrapes.
 	SystemReady(ctx context.Context, id string) error
-	// Stop ends the control plane and keeps its data. It stays stopped until the next Start.
-	Stop(ctx context.Context, id string) error
 	// Remove ends the control plane and deletes its data. Nothing there is no error.
 	Remove(ctx context.Context, id string) error
 	// Kubeconfig is a kubeconfig for the server URL, with the names that az gives things in it.
@@ -57,23 +57,33 @@ type World interface {
 	Sync(ctx context.Context) error
 }
 
+// Access answers role questions.
+type Access interface {
+	// Allowed tells whether the principal may do the role action on the scope.
+	Allowed(ctx context.Context, principal resourcetype.Principal, action string, scope resourceid.ID) (bool, error)
+}
+
 // Deps are what the type is made of.
 type Deps struct {
 	ControlPlane ControlPlane
 	World        World
-	// Versions are the Kubernetes versions there are, oldest first; DefaultVersion is what a create that names none gets.
-	Versions       []string
-	DefaultVersion string
-	TenantID       string
+	Access       Access
+	// Versions are the Kubernetes versions there are, oldest first.
+	Versions []string
+	TenantID string
 }
 
-type service struct{ Deps }
+type service struct {
+	Deps
+	// choosing is held from looking for a free public address until it is stored: clusters are made at the same time.
+	choosing *sync.Mutex
+}
 
 var nameRule = regexp.MustCompile(`^[a-zA-Z0-9]$|^[a-zA-Z0-9][-_a-zA-Z0-9]{0,61}[a-zA-Z0-9]$`)
 
 // Type returns the resource type.
 func Type(d Deps) resourcetype.Definition {
-	t := service{d}
+	t := service{d, new(sync.Mutex)}
 	return resourcetype.Define(resourcetype.Spec[Model]{
 		Name:        Name,
 		DisplayType: "Microsoft.ContainerService/ManagedClusters",
@@ -120,12 +130,19 @@ func references(m *Model) []resourcetype.Reference {
 	if subnet, err := resourceid.Parse(m.Memory.SubnetID); err == nil && m.Memory.SubnetID != "" && !group.Contains(subnet) {
 		add("properties.agentPoolProfiles.vnetSubnetID", subnet.String(), "Microsoft.Network/virtualNetworks/subnets/join/action")
 	}
+	if a := m.Properties.APIServerAccessProfile; a != nil && a.SubnetID != "" {
+		if subnet, err := resourceid.Parse(a.SubnetID); err == nil && !group.Contains(subnet) {
+			add(accessPath+"subnetId", a.SubnetID, joinSubnet)
+		}
+	}
 	for _, made := range []resourceid.ID{
 		group,
 		group.Resource("Microsoft.Network/networkSecurityGroups", "aks-agentpool-"+m.Memory.Suffix+"-nsg"),
 		group.Resource("Microsoft.Network/virtualNetworks", "aks-vnet-"+m.Memory.Suffix),
 		group.Resource("Microsoft.Network/virtualNetworks/subnets", "aks-vnet-"+m.Memory.Suffix, "aks-subnet"),
-		group.Resource("Microsoft.Network/privateEndpoints", "kube-apiserver"),
+		group.Resource("Microsoft.Network/virtualNetworks/subnets", "aks-vnet-"+m.Memory.Suffix, "aks-apiserver-subnet"),
+		group.Resource("Microsoft.Network/networkInterfaces", apiServerName),
+		group.Resource("Microsoft.Network/privateEndpoints", apiServerName),
 		group.Resource("Microsoft.Network/privateEndpoints", "aks-bootstrap-acr-"+m.Memory.Suffix),
 		group.Resource("Microsoft.ManagedIdentity/userAssignedIdentities", id.Name()+"-agentpool"),
 	} {
@@ -175,9 +192,9 @@ func render(ctx context.Context, v *resourcetype.View[Model]) error {
 func (t service) credential(name string, admin bool) func(context.Context, *resourcetype.ActionRequest[Model]) (any, error) {
 	return func(ctx context.Context, r *resourcetype.ActionRequest[Model]) (any, error) {
 		m := r.Model
-		host := m.Properties.PrivateFQDN
-		if f := r.Query["server-fqdn"]; len(f) > 0 && f[0] == "public" || host == "" {
-			host = m.Properties.FQDN
+		host := m.Properties.FQDN
+		if f := r.Query["server-fqdn"]; m.isPrivate() && (len(f) == 0 || f[0] != "public") {
+			host = m.Properties.PrivateFQDN
 		}
 		config, err := t.ControlPlane.Kubeconfig(ctx, m.Memory.ClusterID, "https://"+host+":443", r.ID.ResourceGroup(), r.ID.Name(), admin)
 		if err != nil {

@@ -16,22 +16,23 @@ import (
 // Codes of the AKS resource provider. The messages of the first three are Azure's own; where no source
 // gives one, the text is Cloister's and docs/reference says so.
 const (
-	codeIsolation     = "InvalidNetworkIsolatedClusterConfiguration"
-	codeSource        = "BootstrapArtifactSourceNotAllowed"
-	codeFeature       = "FeatureNotRegistered"
-	codeVersion       = "K8sVersionNotSupported"
-	codeServiceCIDR   = "ServiceCidrOverlapExistingSubnetsCidr"
-	codeDNSServiceIP  = "DnsServiceIpOutOfServiceCidr"
-	codeInvalidCIDR   = "InvalidServiceCidr"
-	codeUnsupported   = "NotSupported"
-	codeIdentity      = "OnlySupportedOnUserAssignedMSICluster"
-	codeRegistry      = "InvalidBootstrapContainerRegistry"
-	codeOutboundType  = "InvalidOutboundType"
-	codeSource2       = "InvalidBootstrapArtifactSource"
-	codeChannel       = "InvalidNodeOSUpgradeChannel"
-	blockPreviewFlag  = "Microsoft.ContainerService/NetworkIsolatedClusterPreview"
-	integrationFlag   = "Microsoft.ContainerService/EnableAPIServerVnetIntegrationPreview"
-	reservedRangesDoc = "https://aka.ms/aks/cni-overview"
+	codeIsolation       = "InvalidNetworkIsolatedClusterConfiguration"
+	codeSource          = "BootstrapArtifactSourceNotAllowed"
+	codeFeature         = "FeatureNotRegistered"
+	codeVersion         = "K8sVersionNotSupported"
+	codeServiceCIDR     = "ServiceCidrOverlapExistingSubnetsCidr"
+	codeDNSServiceIP    = "DnsServiceIpOutOfServiceCidr"
+	codeInvalidCIDR     = "InvalidServiceCidr"
+	codeUnsupported     = "NotSupported"
+	codeIdentity        = "OnlySupportedOnUserAssignedMSICluster"
+	codeRegistry        = "InvalidBootstrapContainerRegistry"
+	codeOutboundType    = "InvalidOutboundType"
+	codeSource2         = "InvalidBootstrapArtifactSource"
+	codeAPIServerSubnet = "InvalidApiServerSubnet"
+	codeChannel         = "InvalidNodeOSUpgradeChannel"
+	blockPreviewFlag    = "Microsoft.ContainerService/NetworkIsolatedClusterPreview"
+	integrationFlag     = "Microsoft.ContainerService/EnableAPIServerVnetIntegrationPreview"
+	reservedRangesDoc   = "https://aka.ms/aks/cni-overview"
 )
 
 // reserved ranges that AKS refuses for Services (concepts-network-cni-overview).
@@ -89,18 +90,8 @@ func (t service) validate(ctx context.Context, r *resourcetype.Request[Model]) e
 	} else if !slices.Contains([]string{"None", "NodeImage", "SecurityPatch", "Unmanaged"}, c) {
 		return armerror.New(codeChannel, "autoUpgradeProfile.nodeOSUpgradeChannel %q is not valid.", c).WithTarget("properties.autoUpgradeProfile.nodeOSUpgradeChannel")
 	}
-	a := p.APIServerAccessProfile
-	if a == nil || !isTrue(a.EnablePrivateCluster) {
-		return armerror.New(codeUnsupported, "This version of Cloister makes private clusters only; set apiServerAccessProfile.enablePrivateCluster (--enable-private-cluster).").WithTarget("properties.apiServerAccessProfile.enablePrivateCluster")
-	}
-	if isTrue(a.EnableVnetIntegration) {
-		return armerror.New(codeUnsupported, "API Server VNet Integration is not supported by this version of Cloister; use private link.").WithTarget("properties.apiServerAccessProfile.enableVnetIntegration")
-	}
-	if a.PrivateDNSZone != "system" {
-		return armerror.New(codeUnsupported, "apiServerAccessProfile.privateDNSZone %q is not supported by this version of Cloister; use 'system'.", a.PrivateDNSZone).WithTarget("properties.apiServerAccessProfile.privateDNSZone")
-	}
-	if len(a.AuthorizedIPRanges) > 0 {
-		return armerror.New(codeUnsupported, "apiServerAccessProfile.authorizedIPRanges cannot be set on a private cluster.").WithTarget("properties.apiServerAccessProfile.authorizedIPRanges")
+	if err := t.validateAccess(ctx, r); err != nil {
+		return err
 	}
 	for name, addon := range p.AddonProfiles {
 		if on, _ := addon["enabled"].(bool); on {

@@ -19,7 +19,7 @@ import (
 // https://learn.microsoft.com/rest/api/aks/managed-clusters/list-kubernetes-versions
 // https://learn.microsoft.com/rest/api/aks/managed-clusters/get-upgrade-profile
 func Endpoints(d Deps) []resourcetype.Definition {
-	t := service{d}
+	t := service{Deps: d}
 	return []resourcetype.Definition{
 		resourcetype.DefineEndpoint(resourcetype.Endpoint{Name: "Microsoft.ContainerService/locations/kubernetesVersions", Get: t.kubernetesVersions}),
 		resourcetype.DefineEndpoint(resourcetype.Endpoint{Name: Name + "/upgradeProfiles", Get: t.upgradeProfile}),
@@ -59,10 +59,8 @@ func (t service) kubernetesVersions(context.Context, *resourcetype.EndpointReque
 		}
 		values[i]["patchVersions"].(object)[v] = object{"upgrades": t.upgrades(v)}
 	}
-	for _, v := range values {
-		if v["version"] == minor(t.DefaultVersion) {
-			v["isDefault"] = true // what a request without a version gets
-		}
+	if n := len(values); n > 0 {
+		values[n-1]["isDefault"] = true // what a request without a version gets
 	}
 	return object{"values": values}, nil
 }
