@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"time"
 
@@ -27,16 +28,21 @@ func azCommand(g cli.Globals) *cobra.Command {
 		}
 		printer := progress.New(os.Stderr)
 		return &azcli.Connection{
-			HTTP: client, Endpoint: "http://cloister", Subscription: token.SubscriptionID, TenantID: token.TenantID,
-			Token:    func(context.Context) (string, error) { return token.AccessToken, nil },
+			HTTP: client, Endpoint: "http://cloister", Graph: "http://graph.microsoft.com", Subscription: token.SubscriptionID, TenantID: token.TenantID,
+			Token:    func(ctx context.Context, resource string) (string, error) { return cli.Token(ctx, g, resource) },
 			Progress: func(what string) (func(string), func(error)) { return timeline(printer, what) },
 		}, nil
 	}
-	return azcli.New(azcli.Options{
+	o := azcli.Options{
 		Connect: connect, In: os.Stdin, Out: g.Stdout(), Err: g.Stderr(),
 		Terminal: term.IsTerminal(int(os.Stdin.Fd())),
 		Exit:     func(status int) error { return cli.ExitStatus(status) },
-	})
+		Registry: func(ctx context.Context) (*http.Client, func(), error) { return cli.Outside(ctx, g) },
+	}
+	if os.Getenv("NO_COLOR") == "" {
+		o.Colour.Out, o.Colour.Err = term.IsTerminal(int(os.Stdout.Fd())), term.IsTerminal(int(os.Stderr.Fd()))
+	}
+	return azcli.New(o)
 }
 
 // timeline shows an operation's steps as they begin: the one under way beside the operation's name, those

@@ -34,9 +34,11 @@ func withoutAdministration(h http.Handler) http.Handler {
 }
 
 // handler answers ARM, and the administration API beside it.
-func (s *Service) handler() http.Handler {
+func (s *Service) handler(directory http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", s.whenReady(s.API.Handler()))
+	// Whoever is on the socket finds the directory under its own name, as those outside do.
+	mux.Handle("graph.microsoft.com/", s.whenReady(directory))
 	for pattern, h := range map[string]func(http.ResponseWriter, *http.Request) (any, error){
 		"GET " + administration + "status":   s.adminStatus,
 		"GET " + administration + "ready":    s.adminReady,

@@ -140,7 +140,11 @@ func Serve(ctx context.Context, o ServeOptions) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	handler := s.handler()
+	login, err := s.authority()
+	if err != nil {
+		return err
+	}
+	handler := s.handler(login)
 	serveHTTP(ctx, g, handler, socket)
 	g.Go(func() error {
 		// What fails here is told to whoever asks, and the service stays to tell it.

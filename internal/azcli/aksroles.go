@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"path"
 	"strings"
 
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
@@ -32,7 +33,7 @@ func (c *call) grantSubnet() error {
 		}
 	}
 	if !c.has("assign-identity") {
-		fmt.Fprintln(c.err, "WARNING: The cluster's own identity will need the role Network Contributor on the subnet; give it one with --assign-identity to have that done here.")
+		c.warn("The cluster's own identity will need the role Network Contributor on the subnet; give it one with --assign-identity to have that done here.")
 		return nil
 	}
 	identity, err := c.identity(c.get("assign-identity"))
@@ -40,7 +41,7 @@ func (c *call) grantSubnet() error {
 		return err
 	}
 	if _, err := c.assign(subnet, "Network Contributor", "", object{"principalId": identity["principalId"]}); err != nil {
-		fmt.Fprintf(c.err, "WARNING: Could not create a role assignment for subnet. Are you an Owner on this subscription? %v\n", err)
+		c.warn("Could not create a role assignment for subnet. Are you an Owner on this subscription? %v", err)
 	}
 	return nil
 }
@@ -76,26 +77,63 @@ func assignment(doc any) (scope, role string) {
 	return scope, strings.ToLower(role)
 }
 
-// attach lets the cluster's kubelet identity pull from the registry of --attach-acr.
-func (c *call) attach(doc any) error {
-	m, _ := doc.(map[string]any)
-	p, _ := m["properties"].(map[string]any)
-	profile, _ := p["identityProfile"].(map[string]any)
-	kubelet, _ := profile["kubeletidentity"].(map[string]any)
-	if kubelet["objectId"] == nil {
-		return errors.New("the cluster does not say what its kubelet identity is; the registry is not attached")
+// attach lets the cluster's kubelet identity pull from a registry given by name or ID.
+func (c *call) attach(doc any, registry string) error {
+	kubelet, id, err := c.kubeletAndRegistry(doc, registry)
+	if err != nil {
+		return err
 	}
-	registry := c.get("attach-acr")
-	if !strings.HasPrefix(registry, "/") {
-		values := map[string][]string{"name": {registry}}
-		id, err := findRegistry(&call{arguments: arguments{values: values}, ctx: c.ctx, c: c.c, out: c.out, err: c.err}, registry)
+	_, err = c.assign(id, "acrpull", "", object{"principalId": kubelet})
+	return err
+}
+
+// detach takes that away.
+func (c *call) detach(doc any, registry string) error {
+	kubelet, id, err := c.kubeletAndRegistry(doc, registry)
+	if err != nil {
+		return err
+	}
+	definitions, err := c.definitions(id, "acrpull")
+	if err != nil {
+		return err
+	}
+	roles := roleNames(definitions)
+	all, err := c.c.list(c.ctx, id+assignmentsPath+"?$filter="+url.QueryEscape("atScope()"), assignmentAPI)
+	if err != nil {
+		return err
+	}
+	for _, a := range all {
+		m, _ := a.(map[string]any)
+		p, _ := m["properties"].(map[string]any)
+		_, role := assignment(a)
+		if _, pulls := roles[path.Base(role)]; !pulls || !equalText(p["principalId"], kubelet) || !equalText(p["scope"], id) {
+			continue
+		}
+		name, _ := m["id"].(string)
+		at, err := resourceid.Parse(name)
 		if err != nil {
 			return err
 		}
-		registry = id.String()
-	} else if _, err := resourceid.Parse(registry); err != nil {
-		return err
+		if _, err := c.remove(at, assignmentAPI); err != nil {
+			return err
+		}
 	}
-	_, err := c.assign(registry, "acrpull", "", object{"principalId": kubelet["objectId"]})
-	return err
+	return nil
+}
+
+// kubeletAndRegistry are the object ID of a cluster's kubelet identity and the ID of a registry.
+func (c *call) kubeletAndRegistry(doc any, registry string) (kubelet any, id string, err error) {
+	m, _ := doc.(map[string]any)
+	p, _ := m["properties"].(map[string]any)
+	profile, _ := p["identityProfile"].(map[string]any)
+	identity, _ := profile["kubeletidentity"].(map[string]any)
+	if identity["objectId"] == nil {
+		return nil, "", errors.New("the cluster does not say what its kubelet identity is; the registry is not attached")
+	}
+	if strings.HasPrefix(registry, "/") {
+		_, err = resourceid.Parse(registry)
+		return identity["objectId"], registry, err
+	}
+	found, err := c.registryNamed(registry)
+	return identity["objectId"], found.String(), err
 }

@@ -1,8 +1,6 @@
 package azcli
 
 import (
-	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +17,8 @@ type arg struct {
 	choices  []string
 	part     bool     // a name: one part of a resource ID
 	also     []string // further spellings, with their dashes
+	appends  bool     // said again, it adds to what was said
+	group    string   // under which the help shows it; "Arguments" for none
 }
 
 // kind is what an argument takes.
@@ -35,6 +35,7 @@ const (
 // arguments are what was said to a command.
 type arguments struct {
 	values map[string][]string
+	given  map[string]bool // what was said, and is no default
 	help   bool
 }
 
@@ -47,6 +48,7 @@ func (a arguments) get(name string) string {
 
 func (a arguments) all(name string) []string { return a.values[name] }
 func (a arguments) has(name string) bool     { return len(a.values[name]) > 0 }
+func (a arguments) said(name string) bool    { return a.given[name] }
 func (a arguments) is(name string) bool      { return a.get(name) == "true" }
 
 // integer is a number that parse has looked at.
@@ -66,8 +68,8 @@ var global = []arg{
 	{name: "query", help: "JMESPath query string. See http://jmespath.org/ for more information and examples."},
 	{name: "subscription", help: "Name or ID of subscription."},
 	{name: "only-show-errors", help: "Only show errors, suppressing warnings.", kind: flag},
-	{name: "verbose", help: "Accepted; `cloister logs` has the details.", kind: flag},
-	{name: "debug", help: "Accepted; `cloister logs` has the details.", kind: flag},
+	{name: "verbose", help: "Increase logging verbosity: say how long the command took.", kind: flag},
+	{name: "debug", help: "Increase logging verbosity to show each request with its correlation ID.", kind: flag},
 }
 
 // known are all arguments of a command.
@@ -88,7 +90,7 @@ func (cmd command) known() []arg {
 // parse reads az's arguments: --name value, --name=value, -n value, -nvalue, lists of values up to the next
 // argument, and any unambiguous beginning of a name.
 func (cmd command) parse(words []string) (arguments, error) {
-	out := arguments{values: map[string][]string{}}
+	out := arguments{values: map[string][]string{}, given: map[string]bool{}}
 	own := cmd.known()
 	known := slices.Concat(own, global)
 	var strangers []string
@@ -120,10 +122,13 @@ func (cmd command) parse(words []string) (arguments, error) {
 		if given, err = a.check(given); err != nil {
 			return out, err
 		}
-		out.values[a.name] = given
+		if a.appends {
+			given = append(out.values[a.name], given...)
+		}
+		out.values[a.name], out.given[a.name] = given, true
 	}
 	if len(strangers) > 0 {
-		return out, usagef("unrecognized arguments: %s\n`cloister az %s --help` lists what Cloister understands.", strings.Join(strangers, " "), cmd.path)
+		return out, cmd.stranger(strangers, known)
 	}
 	if len(out.values["ids"]) == 0 || cmd.target == nil {
 		var missing []string
@@ -242,44 +247,4 @@ func (a arg) usage() string {
 		s += "/-" + a.short
 	}
 	return s
-}
-
-func (cmd command) printHelp(out io.Writer) {
-	fmt.Fprintf(out, "\nCommand\n    az %s : %s\n", cmd.path, cmd.help)
-	printArguments(out, "Arguments", cmd.known())
-	printArguments(out, "Global Arguments", global)
-	if cmd.example != "" {
-		fmt.Fprintf(out, "\nExamples\n    cloister az %s %s\n", cmd.path, cmd.example)
-	}
-	fmt.Fprintln(out)
-}
-
-func printArguments(out io.Writer, title string, args []arg) {
-	if len(args) == 0 {
-		return
-	}
-	width := 0
-	label := func(a arg) string {
-		if a.required {
-			return a.usage() + " [Required]"
-		}
-		return a.usage()
-	}
-	for _, a := range args {
-		width = max(width, len(label(a)))
-	}
-	fmt.Fprintf(out, "\n%s\n", title)
-	for _, a := range args {
-		text := a.help
-		if len(a.choices) > 0 {
-			text += "  Allowed values: " + strings.Join(a.choices, ", ") + "."
-		}
-		if a.kind == truth {
-			text += "  Allowed values: false, true."
-		}
-		if a.def != "" {
-			text += "  Default: " + a.def + "."
-		}
-		fmt.Fprintf(out, "    %-*s : %s\n", width, label(a), text)
-	}
 }

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -27,6 +28,11 @@ type Options struct {
 	Err     io.Writer
 	// Terminal tells whether somebody at In can answer a question.
 	Terminal bool
+	// Colour tells whether Out and Err are terminals, which get colours.
+	Colour struct{ Out, Err bool }
+	// Registry makes a client that reaches registries by their public names, and what ends it. It is called
+	// when a command of a registry's data plane runs.
+	Registry func(ctx context.Context) (client *http.Client, end func(), err error)
 	// Exit makes the error that ends the program with a status, once the command has said what is wrong.
 	Exit func(status int) error
 }
@@ -66,8 +72,30 @@ type program struct{ Options }
 
 // fail says what is wrong as az does, and ends the program.
 func (p program) fail(err error) error {
-	fmt.Fprintln(p.Err, "ERROR: "+err.Error())
+	fmt.Fprintln(p.Err, p.coloured(red, "ERROR: "+err.Error()))
 	return p.Exit(status(err))
+}
+
+// Colours of what is said on a terminal, as az has them.
+const (
+	red       = "\x1b[91m"
+	yellow    = "\x1b[33m"
+	green     = "\x1b[32m"
+	plainText = "\x1b[0m"
+)
+
+func (p program) coloured(colour, text string) string {
+	if !p.Colour.Err {
+		return text
+	}
+	return colour + text + plainText
+}
+
+// warn says what is not an error, unless only errors are wanted.
+func (c *call) warn(format string, args ...any) {
+	if !c.is("only-show-errors") {
+		fmt.Fprintln(c.err, c.p.coloured(yellow, "WARNING: "+fmt.Sprintf(format, args...)))
+	}
 }
 
 // groups are the groups of commands and what is in them.
@@ -75,13 +103,23 @@ var groups = []struct{ path, help string }{
 	{"account", "Manage Azure subscription information."},
 	{"acr", "Manage private registries with Azure Container Registries."},
 	{"acr cache", "Manage cache rules in Azure Container Registries."},
+	{"acr repository", "Manage repositories (image names) for Azure Container Registries."},
+	{"ad", "Manage Microsoft Entra ID entities needed for Azure role-based access control, through Microsoft Graph."},
+	{"ad signed-in-user", "Show graph information about current signed-in user in CLI."},
+	{"ad sp", "Manage Microsoft Entra service principals."},
 	{"acr private-endpoint-connection", "Manage container registry private endpoint connections."},
 	{"aks", "Manage Azure Kubernetes Services."},
+	{"aks command", "Run commands in a managed cluster without a connection to it."},
 	{"aks nodepool", "Manage node pools in a managed Kubernetes cluster."},
+	{"extension", "Manage and update CLI extensions."},
 	{"feature", "Manage resource provider features."},
 	{"group", "Manage resource groups."},
 	{"identity", "Manage user assigned identities."},
 	{"network", "Manage Azure network resources."},
+	{"network lb", "Manage and configure load balancers."},
+	{"network lb outbound-rule", "Manage outbound rules of a load balancer."},
+	{"network nat", "Manage NAT resources."},
+	{"network nat gateway", "Manage NAT gateways."},
 	{"network nic", "Manage network interfaces."},
 	{"network nsg", "Manage network security groups."},
 	{"network nsg rule", "Manage network security group rules."},
@@ -93,7 +131,11 @@ var groups = []struct{ path, help string }{
 	{"network private-dns zone", "Manage private DNS zones."},
 	{"network private-endpoint", "Manage private endpoints."},
 	{"network private-endpoint dns-zone-group", "Manage private endpoint DNS zone groups."},
+	{"network public-ip", "Manage public IP addresses."},
+	{"network route-table", "Manage route tables."},
+	{"network route-table route", "Manage routes in a route table."},
 	{"network vnet", "Manage virtual networks."},
+	{"network vnet peering", "Manage peering connections between Azure Virtual Networks."},
 	{"network vnet subnet", "Manage subnets in a virtual network."},
 	{"provider", "Manage resource providers."},
 	{"resource", "Manage Azure resources."},
@@ -201,42 +243,95 @@ func (p program) command(name string, cmd command) *cobra.Command {
 }
 
 func (p program) run(ctx context.Context, cmd command, parsed arguments) (any, error) {
+	started := time.Now()
 	if cmd.confirm != "" && !parsed.is("yes") {
 		if err := p.confirm(cmd.confirm); err != nil {
 			return nil, err
 		}
 	}
-	conn, err := p.Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if s := parsed.get("subscription"); s != "" {
-		if conn.Subscription, err = conn.subscription(ctx, s); err != nil {
+	c := &call{arguments: parsed, ctx: ctx, p: p, out: p.Out, err: p.Err}
+	if !cmd.offline {
+		conn, err := p.Connect(ctx)
+		if err != nil {
 			return nil, err
 		}
+		if parsed.is("only-show-errors") {
+			conn.Progress = nil
+		}
+		if parsed.is("debug") {
+			conn.trace = func(format string, args ...any) { fmt.Fprintf(p.Err, "DEBUG: "+format+"\n", args...) }
+		}
+		if s := parsed.get("subscription"); s != "" {
+			if conn.Subscription, err = conn.subscription(ctx, s); err != nil {
+				return nil, err
+			}
+		}
+		c.c = conn
 	}
-	return cmd.execute(&call{arguments: parsed, ctx: ctx, c: conn, out: p.Out, err: p.Err})
+	result, err := cmd.execute(c)
+	if parsed.is("verbose") || parsed.is("debug") {
+		fmt.Fprintf(p.Err, "INFO: Command ran in %.3f seconds.\n", time.Since(started).Seconds())
+	}
+	return result, err
 }
+
+const noTerminal = "Unable to prompt for confirmation as no tty available. Use --yes."
 
 // confirm asks before something is lost.
 func (p program) confirm(question string) error {
+	yes, err := p.ask(question, "y/n", false)
+	if err == nil && !yes {
+		err = errors.New("Operation cancelled.")
+	}
+	return err
+}
+
+// ask asks a question of yes and no. An empty answer is no where the question has that as its default.
+func (p program) ask(question, choices string, emptyIsNo bool) (bool, error) {
 	if !p.Terminal {
-		return errors.New("Unable to prompt for confirmation as no tty available. Use --yes.")
+		return false, errors.New(noTerminal)
 	}
 	for {
-		fmt.Fprint(p.Err, question+" (y/n): ")
-		var answer string
-		if _, err := fmt.Fscanln(p.In, &answer); err != nil && answer == "" {
-			if errors.Is(err, io.EOF) {
-				return errors.New("Operation cancelled.")
-			}
-			continue
-		}
-		switch strings.ToLower(answer) {
+		fmt.Fprint(p.Err, question+" ("+choices+"): ")
+		answer, err := line(p.In)
+		switch strings.ToLower(strings.TrimSpace(answer)) {
 		case "y", "yes":
-			return nil
+			return true, nil
 		case "n", "no":
-			return errors.New("Operation cancelled.")
+			return false, nil
+		case "":
+			if emptyIsNo || err != nil {
+				return false, nil
+			}
+		default:
+			if err != nil {
+				return false, nil
+			}
 		}
 	}
+}
+
+// line reads up to the end of a line and nothing after it: the next question reads on from there.
+func line(in io.Reader) (string, error) {
+	var b strings.Builder
+	for one := make([]byte, 1); ; {
+		n, err := in.Read(one)
+		if n == 1 {
+			if one[0] == '\n' {
+				return b.String(), nil
+			}
+			b.WriteByte(one[0])
+		}
+		if err != nil {
+			return b.String(), err
+		}
+	}
+}
+
+// yes asks az's question with "no" as the default, unless --yes is said.
+func (c *call) yes(question string) (bool, error) {
+	if c.is("yes") {
+		return true, nil
+	}
+	return c.p.ask(question, "y/N", true)
 }

@@ -116,10 +116,10 @@ func TestCommandsAreWellFormed(t *testing.T) {
 func TestHelp(t *testing.T) {
 	s := newService(t)
 	for line, want := range map[string][]string{
-		"--help":               {"Subgroups:", "aks      : Manage Azure Kubernetes Services.", "rest : Invoke"},
-		"aks --help":           {"Subgroups:\n    nodepool", "create          : Create", "get-credentials : "},
+		"--help":               {"Subgroups:", "aks       : Manage Azure Kubernetes Services.", "rest    : Invoke"},
+		"aks --help":           {"Subgroups:\n    command  : ", "    nodepool : ", "create          : Create", "get-credentials : "},
 		"aks":                  {"Commands:"},
-		"aks create -h":        {"--resource-group/-g [Required]", "--outbound-type", "Default: loadBalancer.", "Examples"},
+		"aks create -h":        {"--resource-group -g [Required]", "--outbound-type", "Default: loadBalancer.", "Examples"},
 		"aks create --help -x": {"Arguments"},
 	} {
 		status, out, complaint := s.az(strings.Fields(line)...)
@@ -180,10 +180,10 @@ func TestOutput(t *testing.T) {
 	s.put("/subscriptions/"+subscription+"/resourceGroups/rg", object{"location": "eastus", "properties": object{"provisioningState": "Succeeded"}})
 	for line, want := range map[string]string{
 		"aks show -g rg -n one --query networkProfile.outboundType -o tsv":       "none\n",
-		"aks show -g rg -n one --query enableRbac -o tsv":                        "",
-		"aks show -g rg -n one --query enableRBAC -o tsv":                        "true\n",
-		"aks show -g rg -n one --query [enableRBAC,maxAgentPools,nope] -o tsv":   "true\n100\nNone\n",
-		"aks show -g rg -n one --query [[enableRBAC,maxAgentPools,nope]] -o tsv": "True\t100\tNone\n", // of a row, Python's words
+		"aks show -g rg -n one --query enableRBAC -o tsv":                        "",
+		"aks show -g rg -n one --query enableRbac -o tsv":                        "true\n",
+		"aks show -g rg -n one --query [enableRbac,maxAgentPools,nope] -o tsv":   "true\n100\nNone\n",
+		"aks show -g rg -n one --query [[enableRbac,maxAgentPools,nope]] -o tsv": "True\t100\tNone\n", // of a row, Python's words
 		"aks show -g rg -n one --query agentPoolProfiles[].count -o tsv":         "3\n",
 		"aks show -g rg -n one --query {z:name,a:location} -o tsv":               "one\teastus\n",
 		"aks show -g rg -n one --query {z:name,a:location} -o table":             "Z    A\n---  ------\none  eastus\n",

@@ -24,6 +24,9 @@ type command struct {
 	waits   bool   // waits for a long-running operation, unless --no-wait is said
 	raw     bool   // the answer is shown as it is, not flattened
 	table   columns
+	models  bool                                 // the output has the names of az's SDK models: privateFqdn where ARM has privateFQDN
+	offline bool                                 // answers without the service
+	show    func(result any, said arguments) any // what a table shows in place of the result
 }
 
 // call is one run of a command.
@@ -31,6 +34,7 @@ type call struct {
 	arguments
 	ctx context.Context
 	c   *Connection
+	p   program
 	out io.Writer
 	err io.Writer
 }
@@ -172,7 +176,7 @@ func (r resource) args(more ...arg) []arg {
 
 // common are show, list and delete: the commands that every type has.
 func (r resource) common() []command {
-	list := command{path: r.path + " list", help: "List resources of this type.", args: []arg{optional(argGroup)}, table: r.table, run: func(c *call) (any, error) {
+	list := command{path: r.path + " list", help: "List " + plural(r.what) + ".", args: []arg{optional(argGroup)}, table: r.table, run: func(c *call) (any, error) {
 		scope := "/subscriptions/" + c.c.Subscription
 		if c.has("resource-group") {
 			scope = c.group().String()
@@ -198,6 +202,19 @@ func (r resource) common() []command {
 		}},
 		list, remove,
 	}
+}
+
+// plural is "container registries" for "a container registry".
+func plural(what string) string {
+	_, name, _ := strings.Cut(what, " ")
+	switch {
+	case strings.HasSuffix(name, "work"), strings.HasSuffix(name, "way"):
+	case strings.HasSuffix(name, "y"):
+		return strings.TrimSuffix(name, "y") + "ies"
+	case strings.HasSuffix(name, "ss"):
+		return name + "es"
+	}
+	return name + "s"
 }
 
 // document is a body of location, tags and properties.

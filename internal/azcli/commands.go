@@ -1,6 +1,9 @@
 package azcli
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // API versions that az 2.74 sends, by resource type.
 const (
@@ -28,7 +31,8 @@ func commands() []command {
 		accountCommands(), groupCommands(), resourceCommands(), featureCommands(), providerCommands(),
 		networkCommands(), securityCommands(), endpointCommands(), dnsCommands(),
 		registryCommands(), identityCommands(), roleCommands(),
-		aksCommands(), poolCommands(),
+		aksCommands(), lifeCommands(), poolCommands(),
+		egressCommands(), repositoryCommands(), directoryCommands(), sessionCommands(),
 	)
 	// What is created or updated is printed as what is shown.
 	tables := map[string]columns{}
@@ -38,6 +42,7 @@ func commands() []command {
 		}
 	}
 	for i, c := range all {
+		all[i].models = strings.HasPrefix(c.path, "aks ") && c.path != "aks get-versions"
 		// az wraps these two in a document of their own.
 		if c.path == "network vnet create" || c.path == "network nsg create" {
 			continue

@@ -20,14 +20,24 @@ import (
 
 // Connection is how commands reach Azure Resource Manager.
 type Connection struct {
-	HTTP         *http.Client
-	Endpoint     string // such as http://cloister
-	Token        func(ctx context.Context) (string, error)
+	HTTP     *http.Client
+	Endpoint string // such as http://cloister
+	Graph    string // Microsoft Graph, such as http://graph.microsoft.com
+	// Token is a bearer token for a resource: armResource or graphResource.
+	Token        func(ctx context.Context, resource string) (string, error)
 	Subscription string
 	TenantID     string
 	// Progress is told what is being waited for; it returns what notes the step under way, and what ends the notice.
 	Progress func(what string) (note func(string), end func(error))
+
+	trace func(format string, args ...any) // of --debug
 }
+
+// Resources that tokens are for.
+const (
+	armResource   = "https://management.azure.com/"
+	graphResource = "https://graph.microsoft.com/"
+)
 
 // Error is ARM's answer to a request that failed.
 type Error struct {
@@ -90,11 +100,17 @@ func (c *Connection) subscription(ctx context.Context, given string) (string, er
 
 // send makes one request and returns the answer's header and body.
 func (c *Connection) send(ctx context.Context, method, path, apiVersion string, body any) (http.Header, []byte, error) {
+	_, header, data, err := c.exchange(ctx, method, path, apiVersion, body)
+	return header, data, err
+}
+
+// exchange is send with the answer's status.
+func (c *Connection) exchange(ctx context.Context, method, path, apiVersion string, body any) (int, http.Header, []byte, error) {
 	var reader io.Reader
 	if body != nil {
 		data, err := json.Marshal(body)
 		if err != nil {
-			return nil, nil, err
+			return 0, nil, nil, err
 		}
 		reader = bytes.NewReader(data)
 	}
@@ -104,7 +120,7 @@ func (c *Connection) send(ctx context.Context, method, path, apiVersion string, 
 	}
 	parsed, err := url.Parse(u)
 	if err != nil {
-		return nil, nil, err
+		return 0, nil, nil, err
 	}
 	if apiVersion != "" {
 		q := parsed.Query()
@@ -113,11 +129,15 @@ func (c *Connection) send(ctx context.Context, method, path, apiVersion string, 
 	}
 	req, err := http.NewRequestWithContext(ctx, method, parsed.String(), reader)
 	if err != nil {
-		return nil, nil, err
+		return 0, nil, nil, err
 	}
-	token, err := c.Token(ctx)
+	resource := armResource
+	if c.Graph != "" && strings.HasPrefix(u, c.Graph+"/v1.0/") {
+		resource = graphResource
+	}
+	token, err := c.Token(ctx, resource)
 	if err != nil {
-		return nil, nil, err
+		return 0, nil, nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
 	if body != nil {
@@ -125,17 +145,20 @@ func (c *Connection) send(ctx context.Context, method, path, apiVersion string, 
 	}
 	resp, err := c.HTTP.Do(req)
 	if err != nil {
-		return nil, nil, err
+		return 0, nil, nil, err
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
 	if err != nil {
-		return nil, nil, err
+		return 0, nil, nil, err
+	}
+	if c.trace != nil {
+		c.trace("%s %s: %s, correlation %s", method, parsed.RequestURI(), resp.Status, resp.Header.Get("x-ms-correlation-request-id"))
 	}
 	if resp.StatusCode >= 400 {
-		return resp.Header, data, armError(resp.StatusCode, data)
+		return resp.StatusCode, resp.Header, data, armError(resp.StatusCode, data)
 	}
-	return resp.Header, data, nil
+	return resp.StatusCode, resp.Header, data, nil
 }
 
 func armError(status int, data []byte) error {
@@ -186,11 +209,18 @@ func (c *Connection) list(ctx context.Context, path, apiVersion string) ([]any, 
 		}
 		out = append(out, page.Value...)
 		path, apiVersion = page.NextLink, ""
-		if u, err := url.Parse(path); err == nil && path != "" {
-			path = u.RequestURI()
-		}
+		path = pathOf(path)
 	}
 	return out, nil
+}
+
+// pathOf is the path and query of a link that the service gave: it is followed over the connection there is.
+func pathOf(link string) string {
+	u, err := url.Parse(link)
+	if err != nil || link == "" {
+		return link
+	}
+	return u.RequestURI()
 }
 
 // interrupted is a wait that was given up while the operation goes on.
@@ -219,14 +249,16 @@ func (e *interrupted) Unwrap() error { return e.cause }
 // long makes a request and, unless told not to, follows its operation to the end; it returns the document
 // that a PUT or PATCH leaves.
 func (c *Connection) long(ctx context.Context, method string, id resourceid.ID, path, apiVersion string, body any, noWait bool) (any, error) {
-	header, data, err := c.send(ctx, method, path, apiVersion, body)
+	code, header, data, err := c.exchange(ctx, method, path, apiVersion, body)
 	if err != nil {
 		return nil, err
 	}
-	operation := header.Get("Azure-AsyncOperation")
+	operation, location := header.Get("Azure-AsyncOperation"), header.Get("Location")
 	switch {
-	case noWait && operation != "":
+	case noWait && (operation != "" || code == http.StatusAccepted):
 		return nil, nil
+	case operation == "" && code == http.StatusAccepted && location != "":
+		return c.awaitLocation(ctx, pathOf(location))
 	case operation == "":
 		return decode(data)
 	}
@@ -265,6 +297,22 @@ const (
 	patience = 20 * time.Second
 	pause    = time.Second
 )
+
+// awaitLocation follows a Location until it no longer answers 202, and returns its last answer.
+func (c *Connection) awaitLocation(ctx context.Context, path string) (any, error) {
+	for {
+		code, _, data, err := c.exchange(ctx, http.MethodGet, path, "", nil)
+		if err != nil {
+			return nil, err
+		}
+		if code != http.StatusAccepted {
+			return decode(data)
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return nil, err
+		}
+	}
+}
 
 // await follows an operation's status until it ends, telling each step that it takes.
 func (c *Connection) await(ctx context.Context, operation string, note func(string)) error {

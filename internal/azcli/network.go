@@ -29,9 +29,17 @@ func networkCommands() []command {
 	subnetArgs := []arg{
 		{name: "default-outbound-access", help: "Whether to allow the default outbound access of the subnet.", kind: truth},
 		{name: "network-security-group", help: "Name or ID of a network security group (NSG).", also: []string{"--nsg"}},
+		{name: "route-table", help: "Name or ID of a route table to associate with the subnet."},
+		{name: "nat-gateway", help: "Name or ID of a NAT gateway to attach."},
 		{name: "delegations", help: "Space-separated list of services to whom the subnet should be delegated.", kind: many},
 	}
 	all := append(append(vnet.common(), subnet.common()...), nic.common()...)
+	all = append(all, command{path: "network vnet update", help: "Update a virtual network.", waits: true, target: vnet.target, args: vnet.args(argTags,
+		arg{name: "address-prefixes", help: "Space-separated list of IP address prefixes for the VNet.", kind: many}), on: changing(networkAPI, func(c *call, properties object) {
+		if c.has("address-prefixes") {
+			properties["addressSpace"] = object{"addressPrefixes": c.all("address-prefixes")}
+		}
+	})})
 	return append(all,
 		command{path: "network vnet create", help: "Create a virtual network.", example: "-g demo -n vnet --address-prefixes 192.168.0.0/16", waits: true, args: vnet.args(argLocation, argTags,
 			arg{name: "address-prefixes", help: "Space-separated list of IP address prefixes for the VNet.", kind: many, def: "10.0.0.0/16"},
@@ -103,8 +111,13 @@ func subnetProperties(c *call, properties object) {
 	if c.has("default-outbound-access") {
 		properties["defaultOutboundAccess"] = c.is("default-outbound-access")
 	}
-	if n := c.get("network-security-group"); n != "" {
-		properties["networkSecurityGroup"] = object{"id": c.idOrName(n, nsgType)}
+	for name, target := range map[string][2]string{"network-security-group": {"networkSecurityGroup", nsgType}, "route-table": {"routeTable", routeTableType}, "nat-gateway": {"natGateway", natType}} {
+		switch v := c.get(name); {
+		case v != "" && v != "null":
+			properties[target[0]] = object{"id": c.idOrName(v, target[1])}
+		case c.said(name): // az clears by an empty value or by null
+			delete(properties, target[0])
+		}
 	}
 	if c.has("delegations") {
 		var all []any
@@ -126,6 +139,13 @@ func securityCommands() []command {
 			{"DestinationPortRanges", "destinationPortRange || join(' ', destinationPortRanges)"}, {"DestinationAddressPrefixes", "destinationAddressPrefix || join(' ', destinationAddressPrefixes)"}}}
 	matching := arg{kind: many, def: "*", help: "Space-separated list, or '*' to match all."}
 	ranges := func(name, def string) arg { a := matching; a.name, a.def = name, def; return a }
+	updated := rule.args(
+		arg{name: "priority", help: "Rule priority, between 100 (highest) and 4096 (lowest).", kind: number},
+		arg{name: "direction", help: "The direction of the rule.", choices: []string{"Inbound", "Outbound"}},
+		arg{name: "access", help: "Whether traffic is allowed or denied.", choices: []string{"Allow", "Deny"}},
+		arg{name: "protocol", help: "Network protocol this rule applies to.", choices: []string{"*", "Ah", "Esp", "Icmp", "Tcp", "Udp"}},
+		ranges("source-address-prefixes", ""), ranges("source-port-ranges", ""), ranges("destination-address-prefixes", ""), ranges("destination-port-ranges", ""),
+		arg{name: "description", help: "Rule description."})
 	return append(append(nsg.common(), rule.common()...),
 		command{path: "network nsg create", help: "Create a network security group.", args: nsg.args(argLocation, argTags), waits: true, run: func(c *call) (any, error) {
 			body, err := c.document(nil)
@@ -138,6 +158,7 @@ func securityCommands() []command {
 			}
 			return object{"NewNSG": doc}, nil
 		}},
+		command{path: "network nsg rule update", help: "Update a network security group rule.", waits: true, args: updated, target: rule.target, on: changing(networkAPI, ruleChange)},
 		command{path: "network nsg rule create", help: "Create a network security group rule.", waits: true,
 			example: "-g demo --nsg-name nsg -n deny-out --priority 100 --direction Outbound --access Deny --destination-port-ranges '*'",
 			args: rule.args(
@@ -152,9 +173,20 @@ func securityCommands() []command {
 }
 
 func ruleDocument(c *call) object {
-	properties := object{"access": c.get("access"), "direction": c.get("direction"), "protocol": c.get("protocol"), "priority": c.integer("priority")}
-	if d := c.get("description"); d != "" {
-		properties["description"] = d
+	properties := object{}
+	ruleChange(c, properties)
+	return object{"properties": properties}
+}
+
+// ruleChange writes what was said of a rule. One value has a property of its own, several share a list.
+func ruleChange(c *call, properties object) {
+	for _, name := range []string{"access", "direction", "protocol", "description"} {
+		if v := c.get(name); v != "" {
+			properties[name] = v
+		}
+	}
+	if c.has("priority") {
+		properties["priority"] = c.integer("priority")
 	}
 	for name, key := range map[string][2]string{
 		"source-address-prefixes":      {"sourceAddressPrefix", "sourceAddressPrefixes"},
@@ -162,13 +194,17 @@ func ruleDocument(c *call) object {
 		"source-port-ranges":           {"sourcePortRange", "sourcePortRanges"},
 		"destination-port-ranges":      {"destinationPortRange", "destinationPortRanges"},
 	} {
+		if !c.has(name) {
+			continue
+		}
+		delete(properties, key[0])
+		delete(properties, key[1])
 		if given := c.all(name); len(given) == 1 {
 			properties[key[0]] = given[0]
 		} else {
 			properties[key[1]] = given
 		}
 	}
-	return object{"properties": properties}
 }
 
 func endpointCommands() []command {

@@ -1,7 +1,9 @@
 package azcli
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -76,6 +78,9 @@ func (p program) print(cmd command, v any, said arguments) error {
 	if !cmd.raw {
 		v = flatten(v)
 	}
+	if cmd.models {
+		v = modelNames(v)
+	}
 	v = withGroups(v)
 	query, format := said.get("query"), said.get("output")
 	if query != "" {
@@ -92,23 +97,91 @@ func (p program) print(cmd command, v any, said arguments) error {
 		if err != nil {
 			return err
 		}
+		if format == "yamlc" && p.Colour.Out {
+			data = yamlKey.ReplaceAll(data, []byte("${1}"+blue+"${2}"+plainText+"${3}"))
+		}
 		_, err = p.Out.Write(data)
 		return err
 	case "tsv":
 		return printTSV(p.Out, v, query)
 	case "table":
 		table := cmd.table
-		if query != "" {
+		switch {
+		case query != "":
 			table = nil
+		case cmd.show != nil:
+			v = cmd.show(v, said)
 		}
 		return printTable(p.Out, v, query, table)
 	case "none":
 		return nil
 	}
-	e := json.NewEncoder(p.Out)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	text := b.Bytes()
+	if format == "jsonc" && p.Colour.Out {
+		text = jsonValue.ReplaceAll(text, []byte("${1}"+brown+"${2}"+plainText+"${3}"))
+		text = jsonKey.ReplaceAll(text, []byte("${1}"+blue+"${2}"+plainText+"${3}"))
+	}
+	_, err = p.Out.Write(text)
+	return err
+}
+
+// Colours of jsonc and yamlc.
+const (
+	blue  = "\x1b[34;01m"
+	brown = "\x1b[33m"
+)
+
+var (
+	jsonKey   = regexp.MustCompile(`(?m)^(\s*)("(?:[^"\\]|\\.)*")(:)`)
+	jsonValue = regexp.MustCompile(`(?m)^(\s*(?:"(?:[^"\\]|\\.)*": )?)("(?:[^"\\]|\\.)*")(,?)$`)
+	yamlKey   = regexp.MustCompile(`(?m)^([ -]*)([^\s:'"][^:\n]*)(:(?: |$))`)
+)
+
+// ownKeys are properties whose keys are the user's, not a model's.
+var ownKeys = []string{"tags", "nodeLabels", "userAssignedIdentities", "identityProfile", "addonProfiles", "metadata"}
+
+// modelNames spells names as the models of az's SDK do, which know no acronyms: vnetSubnetId, privateFqdn.
+func modelNames(v any) any {
+	switch v := v.(type) {
+	case []any:
+		for i := range v {
+			v[i] = modelNames(v[i])
+		}
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for k, x := range v {
+			if m, is := x.(map[string]any); is && slices.Contains(ownKeys, k) {
+				for name := range m {
+					m[name] = modelNames(m[name])
+				}
+				out[k] = m
+				continue
+			}
+			out[modelName(k)] = modelNames(x)
+		}
+		return out
+	}
+	return v
+}
+
+// modelName lowers a run of capitals but for its first, and for its last where a word begins there.
+func modelName(s string) string {
+	b := []byte(s)
+	upper := func(i int) bool { return i >= 0 && i < len(s) && s[i] >= 'A' && s[i] <= 'Z' }
+	lower := func(i int) bool { return i < len(s) && s[i] >= 'a' && s[i] <= 'z' }
+	for i := range b {
+		if upper(i) && upper(i-1) && !lower(i+1) {
+			b[i] += 'a' - 'A'
+		}
+	}
+	return string(b)
 }
 
 // plain is v as it would be read from JSON.
@@ -189,7 +262,7 @@ func printTable(out io.Writer, v any, query string, table columns) error {
 		table = columnsOf(rows, query)
 	}
 	if len(table) == 0 {
-		return fmt.Errorf("Unable to extract fields for table. Use --query to choose some")
+		return errors.New("Table output unavailable. Use the --query option to specify an appropriate query. Use --debug for more info.")
 	}
 	lines := make([][]string, 2, len(rows)+2)
 	for _, c := range table {

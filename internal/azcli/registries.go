@@ -129,6 +129,11 @@ func findRegistry(c *call, name string) (resourceid.ID, error) {
 	if c.has("resource-group") {
 		return c.group().Resource(registryType, name), nil
 	}
+	return c.registryNamed(name)
+}
+
+// registryNamed is the subscription's registry of the name, which no other has.
+func (c *call) registryNamed(name string) (resourceid.ID, error) {
 	all, err := c.c.list(c.ctx, "/subscriptions/"+c.c.Subscription+"/resources?$filter="+url.QueryEscape("resourceType eq '"+registryType+"'"), resourcesAPI)
 	if err != nil {
 		return resourceid.ID{}, err

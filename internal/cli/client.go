@@ -136,10 +136,26 @@ func (c *client) token(ctx context.Context) (adminapi.Token, error) {
 
 // Connect returns how a command reaches the running installation, and who it is there.
 func Connect(ctx context.Context, g Globals) (*http.Client, adminapi.Token, error) {
-	c, _, err := (&globals{dataDir: g.DataDir(), cacheDir: g.CacheDir()}).connect()
+	c, err := connected(g)
 	if err != nil {
 		return nil, adminapi.Token{}, err
 	}
 	t, err := c.token(ctx)
 	return c.http, t, err
+}
+
+func connected(g Globals) (*client, error) {
+	c, _, err := (&globals{dataDir: g.DataDir(), cacheDir: g.CacheDir()}).connect()
+	return c, err
+}
+
+// Token is a token of the local administrator for a resource.
+func Token(ctx context.Context, g Globals, resource string) (string, error) {
+	c, err := connected(g)
+	if err != nil {
+		return "", err
+	}
+	var t adminapi.Token
+	err = c.do(ctx, http.MethodPost, "/cloister/v1/token", nil, map[string]string{"resource": resource}, &t)
+	return t.AccessToken, err
 }
