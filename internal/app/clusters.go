@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cloister-dev/cloister/internal/app/projection"
 	"github.com/cloister-dev/cloister/internal/engine/controlplane"
@@ -31,7 +32,7 @@ func (c *clusters) Start(ctx context.Context, m managedclusters.Cluster) error {
 		return fmt.Errorf("the API server of cluster %s has neither a private endpoint nor a public address yet", m.ID)
 	}
 	config := controlplane.Config{
-		ID: m.ID, ServiceAddress: service, EndpointAddress: m.EndpointAddress, Direct: m.Direct, FQDN: m.FQDN, PrivateFQDN: m.PrivateFQDN,
+		ID: m.ID, KubernetesVersion: m.KubernetesVersion, ServiceAddress: service, EndpointAddress: m.EndpointAddress, Direct: m.Direct, FQDN: m.FQDN, PrivateFQDN: m.PrivateFQDN,
 		ServiceCIDR: m.ServiceCIDR, DNSServiceIP: m.DNSServiceIP, PodCIDRs: m.PodCIDRs, Nodes: m.Nodes,
 	}
 	if m.PublicAddress.IsValid() {
@@ -78,37 +79,32 @@ func (c *clusters) Join(_ context.Context, id string) (ca, token string, err err
 	return string(pem), token, err
 }
 
+// Stop implements managedclusters.ControlPlane.
+func (c *clusters) Stop(ctx context.Context, id string) error {
+	if err := os.Remove(c.layout.Approver(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return c.engine.Stop(ctx, id)
+}
+
 // NodesReady implements agentpools.ControlPlane.
-func (c *clusters) NodesReady(ctx context.Context, id string, names []string, labels map[string]string) error {
+func (c *clusters) NodesReady(ctx context.Context, id string, names []string) error {
 	if err := c.engine.WaitReady(ctx, id); err != nil {
 		return err
 	}
 	var missing []string
-	var fault error
-	labelled := map[string]bool{}
 	err := c.engine.Watch(ctx, id, func(s controlplane.State) bool {
 		missing = missing[:0]
 		for _, name := range names {
 			i := slices.IndexFunc(s.Nodes, func(n controlplane.Node) bool { return n.Name == name })
 			if i < 0 || !s.Nodes[i].Ready {
 				missing = append(missing, name)
-				continue
 			}
-			if labelled[name] {
-				continue
-			}
-			if fault = c.engine.LabelNode(ctx, id, name, labels); fault != nil {
-				return true
-			}
-			labelled[name] = true
 		}
 		return len(missing) == 0
 	})
 	if err != nil {
 		return fmt.Errorf("nodes %s are not Ready: %w", strings.Join(missing, ", "), err)
-	}
-	if fault != nil {
-		return fault
 	}
 	// Now that there is more than one node to choose from, where there is to be.
 	return c.engine.ApplyWorkloads(ctx, id)
@@ -131,13 +127,24 @@ func (c *clusters) SystemReady(ctx context.Context, id string) error {
 	return err
 }
 
-// RemoveNode implements agentpools.ControlPlane.
-func (c *clusters) RemoveNode(ctx context.Context, id, name string) error {
-	err := c.engine.Drain(ctx, id, name)
-	if err == nil {
-		err = c.engine.DeleteNode(ctx, id, name)
-	}
-	if errors.Is(err, controlplane.ErrNotFound) { // the cluster never had a control plane
+// ChangeNode implements agentpools.ControlPlane.
+func (c *clusters) ChangeNode(ctx context.Context, id, name string, change controlplane.NodeChange) error {
+	return c.engine.ChangeNode(ctx, id, name, change)
+}
+
+// Drain implements agentpools.ControlPlane.
+func (c *clusters) Drain(ctx context.Context, id, name string, timeout time.Duration) error {
+	return unlessNone(c.engine.Drain(ctx, id, name, timeout))
+}
+
+// DeleteNode implements agentpools.ControlPlane.
+func (c *clusters) DeleteNode(ctx context.Context, id, name string) error {
+	return unlessNone(c.engine.DeleteNode(ctx, id, name))
+}
+
+// unlessNone leaves out that a cluster never had a control plane.
+func unlessNone(err error) error {
+	if errors.Is(err, controlplane.ErrNotFound) {
 		return nil
 	}
 	return err

@@ -30,8 +30,11 @@ import (
 	"github.com/cloister-dev/cloister/internal/provider/resources/resourcegroups"
 )
 
-// kubernetesVersions are what nodeartifacts pins, oldest first.
-var kubernetesVersions = []string{"1.30.3"}
+// kubernetesVersions are what nodeartifacts pins, oldest first. A create that names none gets defaultVersion: AKS's
+// default is one minor behind its newest.
+var kubernetesVersions = []string{"1.30.3", "1.31.0"}
+
+const defaultVersion = "1.30.3"
 
 // What new nodes are made from.
 const (
@@ -60,14 +63,14 @@ func (a *API) resourceTypes(e Engines) []resourcetype.Definition {
 		privateendpointconnections.Type(e.World),
 		privatelinkresources.Type(),
 		resourcetype.DefineEndpoint(registries.CheckNameAvailability()),
-		managedclusters.Type(managedclusters.Deps{ControlPlane: e.ControlPlane, World: e.World, Access: a.access, Versions: kubernetesVersions, TenantID: a.instance.TenantID}),
+		managedclusters.Type(managedclusters.Deps{ControlPlane: e.ControlPlane, World: e.World, Access: a.access, Versions: kubernetesVersions, DefaultVersion: defaultVersion, TenantID: a.instance.TenantID}),
 		agentpools.Type(agentpools.Deps{
 			Nodes: e.Nodes, ControlPlane: e.ControlPlane,
 			NodeImageVersion: nodeImageVersion, Rootfs: e.NodeRootfs, AuthorityPEM: e.AuthorityPEM,
 			TenantID: a.instance.TenantID, CredentialProviderVersion: credentialProviderVersion,
-			CachedImages: []string{controlplane.DefaultImages.KubeProxy},
+			CachedImages: func(version string) []string { return []string{controlplane.DefaultImages(version).KubeProxy} },
 		}),
-	}, managedclusters.Endpoints(managedclusters.Deps{Versions: kubernetesVersions}), features.Types(time.Now), recordsets.Types(e.World), registries.Unsupported())
+	}, managedclusters.Endpoints(managedclusters.Deps{Versions: kubernetesVersions, DefaultVersion: defaultVersion}), features.Types(time.Now), recordsets.Types(e.World), registries.Unsupported())
 }
 
 // defaultRules hands the rules that one type knows to the other that shows them.

@@ -198,7 +198,7 @@ func (s *Service) open(in Instance) (err error) {
 		return err
 	}
 	s.results = newProvisionResults(s.nodes)
-	s.planes = controlplane.New(l, s.set.Bin, s.containers)
+	s.planes = controlplane.New(l, s.set.Bin, s.set.Kubernetes, s.containers)
 	s.clusters = &clusters{layout: l, engine: s.planes, leaf: func(name string) (netip.Addr, bool) { return s.world.LeafAddress(name) }}
 	s.world = &World{layout: l, store: store, fabric: s.fabric, input: s.projectionInput, log: s.Log, public: s.publicConfig, sessions: map[string]projection.Session{}}
 	s.API, err = NewAPI(in, store, keys, Engines{
@@ -277,8 +277,8 @@ func (s *Service) resume(ctx context.Context, background *errgroup.Group) error 
 	for _, id := range planes {
 		g.Go(func() error {
 			err := s.planes.Resume(starting, id)
-			if errors.Is(err, controlplane.ErrNotFound) { // half made: its reconcile goes on with it
-				return nil
+			if errors.Is(err, controlplane.ErrNotFound) || errors.Is(err, controlplane.ErrStopped) {
+				return nil // half made: its reconcile goes on with it; or stopped by its user
 			}
 			if err != nil {
 				return err

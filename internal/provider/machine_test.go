@@ -8,10 +8,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype/resourcetypetest"
+	"github.com/cloister-dev/cloister/internal/engine/controlplane"
 	"github.com/cloister-dev/cloister/internal/engine/node"
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/agentpools"
@@ -35,6 +37,7 @@ type machine struct {
 	denied  map[string]bool // role actions that no identity of a cluster may do
 	// completed counts how often a control plane was completed.
 	completed int
+	stopped   []string // control planes
 }
 
 type fakeNode struct {
@@ -94,7 +97,7 @@ func (m *machine) Join(_ context.Context, id string) (ca, token string, err erro
 	return "ca of " + id, "token of " + id, m.plane(id)
 }
 
-func (m *machine) NodesReady(_ context.Context, id string, names []string, _ map[string]string) error {
+func (m *machine) NodesReady(_ context.Context, id string, names []string) error {
 	if err := m.plane(id); err != nil {
 		return err
 	}
@@ -108,11 +111,20 @@ func (m *machine) NodesReady(_ context.Context, id string, names []string, _ map
 	return nil
 }
 
-func (m *machine) RemoveNode(_ context.Context, _, name string) error {
-	return m.do(func() {
-		m.drained = append(m.drained, name)
-		m.joined = slices.DeleteFunc(m.joined, func(n string) bool { return n == name })
-	})
+func (m *machine) ChangeNode(_ context.Context, _, _ string, _ controlplane.NodeChange) error {
+	return nil
+}
+
+func (m *machine) Drain(_ context.Context, _, name string, _ time.Duration) error {
+	return m.do(func() { m.drained = append(m.drained, name) })
+}
+
+func (m *machine) DeleteNode(_ context.Context, _, name string) error {
+	return m.do(func() { m.joined = slices.DeleteFunc(m.joined, func(n string) bool { return n == name }) })
+}
+
+func (m *machine) Stop(_ context.Context, id string) error {
+	return m.do(func() { m.stopped = append(m.stopped, id) })
 }
 
 // Set is node.Engine's: a node that has failed tries again when it is asked to by another attempt.
@@ -173,12 +185,13 @@ func (p planes) Remove(ctx context.Context, id string) error { return p.RemovePl
 
 // aks are the resource types of Microsoft.ContainerService on the machine, with all that they use.
 func aks(m *machine) []resourcetype.Definition {
-	clusters := managedclusters.Deps{ControlPlane: planes{m}, World: world{}, Access: m, Versions: []string{"1.30.3"}, TenantID: tenantID}
+	clusters := managedclusters.Deps{ControlPlane: planes{m}, World: world{}, Access: m, Versions: []string{"1.30.3", "1.31.0"}, DefaultVersion: "1.30.3", TenantID: tenantID}
 	return append(append(definitions(true), managedclusters.Endpoints(clusters)...),
 		managedclusters.Type(clusters),
 		agentpools.Type(agentpools.Deps{
 			Nodes: m, ControlPlane: m, NodeImageVersion: "AKSUbuntu-2204gen2containerd-202611.23.0", Rootfs: "/rootfs",
 			AuthorityPEM: "authority", TenantID: tenantID, CredentialProviderVersion: "1.32.3",
+			CachedImages: func(version string) []string { return []string{"kube-proxy:v" + version} },
 		}),
 	)
 }

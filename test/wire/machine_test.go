@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
+	"github.com/cloister-dev/cloister/internal/engine/controlplane"
 	"github.com/cloister-dev/cloister/internal/engine/node"
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/managedclusters"
@@ -62,8 +64,13 @@ func (c control) Join(_ context.Context, id string) (ca, token string, err error
 	return "ca", "token", nil
 }
 
-func (c control) NodesReady(context.Context, string, []string, map[string]string) error { return nil }
-func (c control) RemoveNode(context.Context, string, string) error                      { return nil }
+func (c control) NodesReady(context.Context, string, []string) error         { return nil }
+func (c control) Drain(context.Context, string, string, time.Duration) error { return nil }
+func (c control) DeleteNode(context.Context, string, string) error           { return nil }
+func (c control) Stop(context.Context, string) error                         { return nil }
+func (c control) ChangeNode(context.Context, string, string, controlplane.NodeChange) error {
+	return nil
+}
 
 // nodes are the machine's.
 type nodes struct{ *machine }

@@ -51,7 +51,8 @@ const (
 // Set is one complete, immutable set of artifacts.
 type Set struct {
 	Dir        string // CacheDir/set-HASH
-	Bin        string // host programs: containerd, runc, etcd, kube-apiserver, kubectl, crane …
+	Bin        string // host programs: containerd, runc, etcd, kubectl, crane …; Kubernetes' own are those of the first version
+	Kubernetes string // VERSION/kube-apiserver and the control plane's others, for each version: 1.30.3, 1.31.0
 	NodeRootfs string // root file system of a node, everything owned by root; a read-only lower directory
 	MCR        string // OCI image layout; each manifest's org.opencontainers.image.ref.name is REPOSITORY:TAG, without a host
 }
@@ -205,7 +206,7 @@ func openSet(cacheDir, id string) (Set, error) {
 	if err != nil {
 		return Set{}, err
 	}
-	s := Set{Dir: dir, Bin: filepath.Join(dir, "bin")}
+	s := Set{Dir: dir, Bin: filepath.Join(dir, "bin"), Kubernetes: filepath.Join(dir, setKubernetes)}
 	for link, field := range map[string]*string{setNodeRootfs: &s.NodeRootfs, setMCR: &s.MCR} {
 		path, err := filepath.EvalSymlinks(filepath.Join(dir, link))
 		if err != nil {

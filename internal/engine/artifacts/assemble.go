@@ -16,6 +16,9 @@ const (
 	setMCR        = "mcr"
 )
 
+// setKubernetes is the directory of a set with one below it for each version of Kubernetes.
+const setKubernetes = "kubernetes"
+
 // buildPause compiles pause.c of the Kubernetes module as upstream's build/pause/Makefile does, once per version:
 // the version is only what it prints.
 func (j *job) buildPause(ctx context.Context, spec pauseSpec) error {
@@ -83,6 +86,17 @@ func (j *job) assembleSet(spec setSpec) error {
 		}
 		if err := linkFile(program, filepath.Join(j.dir, "bin", filepath.Base(program))); err != nil {
 			return err
+		}
+	}
+	for version, programs := range spec.Kubernetes {
+		for _, ref := range programs {
+			program, err := j.program(ref)
+			if err != nil {
+				return err
+			}
+			if err := linkFile(program, filepath.Join(j.dir, setKubernetes, version, filepath.Base(program))); err != nil {
+				return err
+			}
 		}
 	}
 	for link, to := range map[string]string{

@@ -93,7 +93,16 @@ type artifactSpec struct {
 
 type setSpec struct {
 	common
-	Bin []string `json:"bin"`
+	Bin        []string            `json:"bin"`
+	Kubernetes map[string][]string `json:"kubernetes,omitempty"` // version → the control plane's programs
+}
+
+func (s setSpec) references() []string {
+	refs := append(slices.Clone(s.Bin), partNode, partMCR)
+	for _, programs := range s.Kubernetes {
+		refs = append(refs, programs...)
+	}
+	return refs
 }
 
 // part is one node of the plan.
@@ -178,7 +187,7 @@ func newPlan(source fs.FS) (*plan, error) {
 	add(partDebian, v.Debian.Suite, v.Debian)
 	add(partNode, v.Debian.Suite, v.Node, append(slices.Collect(maps.Values(v.Node.Files)), partDebian)...)
 	add(partMCR, v.Modules[v.Pause.Module].Version, v.MCR, v.MCR.references()...)
-	add(partSet, v.Modules[v.Pause.Module].Version, v.Set, append(slices.Clone(v.Set.Bin), partNode, partMCR)...)
+	add(partSet, v.Modules[v.Pause.Module].Version, v.Set, v.Set.references()...)
 	for name := range p.parts {
 		if err := p.resolve(name, nil); err != nil {
 			return nil, err

@@ -21,7 +21,10 @@ func (e *Engine) specs(c Config, components ...string) ([]containerrun.Spec, err
 		if err != nil {
 			return nil, err
 		}
-		binary := filepath.Join(e.bin, component)
+		binary := filepath.Join(e.kubernetes, c.KubernetesVersion, component)
+		if component == etcd {
+			binary = filepath.Join(e.bin, component)
+		}
 		if _, err := os.Stat(binary); err != nil {
 			return nil, fmt.Errorf("a binary is missing, run `cloister artifacts build`: %w", err)
 		}

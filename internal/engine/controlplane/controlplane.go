@@ -13,8 +13,8 @@
 //	           /etcd, /kube-apiserver, …   what that container sees as /etc/kubernetes, and nothing else
 //	           /data, /audit  etcd's data; the audit log
 //
-// It implements https://kubernetes.io/docs/reference/command-line-tools-reference/ (v1.30) with the
-// choices of AKS where Azure documents them.
+// It implements https://kubernetes.io/docs/reference/command-line-tools-reference/ (v1.30 and v1.31, which take the same
+// flags) with the choices of AKS where Azure documents them.
 package controlplane
 
 import (
@@ -42,6 +42,10 @@ import (
 type Config struct {
 	ID string // short, lower-case; names containers and directories
 
+	// KubernetesVersion is what runs, 1.30.3. Another one than before replaces API server and controllers and keeps
+	// etcd with its data: an upgrade.
+	KubernetesVersion string
+
 	// NetNS is the path of the leaf network namespace; layout.NetNS("cp-"+ID) when empty.
 	NetNS string
 	// ServiceAddress is the leaf's address that endpoints translate to; the API server listens there on 443.
@@ -67,17 +71,24 @@ type Config struct {
 
 	Nodes  int    // how many nodes there are to be; CoreDNS has one replica for one node, else two
 	Images Images // zero fields stand for DefaultImages
+
+	Stopped bool // nothing runs until the next Start; only Stop sets it
 }
 
 // Images are the add-ons' image references.
 type Images struct{ CoreDNS, KubeProxy, MetricsServer string }
 
-// DefaultImages are AKS's for Kubernetes 1.30.
-var DefaultImages = Images{
-	CoreDNS:       "mcr.microsoft.com/oss/kubernetes/coredns:v1.11.3",
-	KubeProxy:     "mcr.microsoft.com/oss/kubernetes/kube-proxy:v1.30.3",
-	MetricsServer: "mcr.microsoft.com/oss/kubernetes/metrics-server:v0.7.2",
+// DefaultImages are AKS's for a version of Kubernetes.
+func DefaultImages(version string) Images {
+	return Images{
+		CoreDNS:       "mcr.microsoft.com/oss/kubernetes/coredns:v1.11.3",
+		KubeProxy:     "mcr.microsoft.com/oss/kubernetes/kube-proxy:v" + version,
+		MetricsServer: "mcr.microsoft.com/oss/kubernetes/metrics-server:v0.7.2",
+	}
 }
+
+// firstVersion is that of control planes from before a Config named one.
+const firstVersion = "1.30.3"
 
 // Containers is what the engine needs of internal/lib/containerrun.
 type Containers interface {
@@ -88,17 +99,22 @@ type Containers interface {
 // Engine runs control planes.
 type Engine struct {
 	l          layout.Layout
-	bin        string // directory of the binaries
+	bin        string // directory of etcd
+	kubernetes string // directory with VERSION/kube-apiserver and the others
 	containers Containers
 }
 
-// New returns the engine of an installation; bin is the directory of etcd, kube-apiserver and the others.
-func New(l layout.Layout, bin string, containers Containers) *Engine {
-	return &Engine{l: l, bin: bin, containers: containers}
+// New returns the engine of an installation; bin is the directory of etcd, kubernetes that of a directory for each
+// version with kube-apiserver and the others.
+func New(l layout.Layout, bin, kubernetes string, containers Containers) *Engine {
+	return &Engine{l: l, bin: bin, kubernetes: kubernetes, containers: containers}
 }
 
 // ErrNotFound is returned for a cluster that has no control plane here.
 var ErrNotFound = fmt.Errorf("no such control plane: %w", fs.ErrNotExist)
+
+// ErrStopped is returned by Resume for a control plane that Stop has stopped.
+var ErrStopped = errors.New("the control plane is stopped")
 
 var validID = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
 
@@ -145,13 +161,17 @@ func (e *Engine) withDefaults(c Config) Config {
 	if c.NetNS == "" {
 		c.NetNS = e.l.NetNS("cp-" + c.ID)
 	}
+	if c.KubernetesVersion == "" {
+		c.KubernetesVersion = firstVersion
+	}
+	images := DefaultImages(c.KubernetesVersion)
 	for _, image := range []struct {
 		field    *string
 		fallback string
 	}{
-		{&c.Images.CoreDNS, DefaultImages.CoreDNS},
-		{&c.Images.KubeProxy, DefaultImages.KubeProxy},
-		{&c.Images.MetricsServer, DefaultImages.MetricsServer},
+		{&c.Images.CoreDNS, images.CoreDNS},
+		{&c.Images.KubeProxy, images.KubeProxy},
+		{&c.Images.MetricsServer, images.MetricsServer},
 	} {
 		if *image.field == "" {
 			*image.field = image.fallback
@@ -398,14 +418,49 @@ func (e *Engine) load(id string) (Config, error) {
 	if err := json.Unmarshal(data, &c); err != nil {
 		return c, fmt.Errorf("control plane %s: config.json: %w", id, err)
 	}
-	return c, nil
+	return e.withDefaults(c), nil
 }
 
-// Resume is Start with the last Config, for a control plane that was stopped; Apply completes it.
+// Resume is Start with the last Config, for a control plane whose installation was stopped; Apply completes it. One that
+// was stopped itself stays so.
 func (e *Engine) Resume(ctx context.Context, id string) error {
 	c, err := e.load(id)
 	if err != nil {
 		return err
 	}
+	if c.Stopped {
+		return fmt.Errorf("%s: %w", id, ErrStopped)
+	}
 	return e.Start(ctx, c)
 }
+
+// Stop ends the control plane and keeps its data. It stays stopped, over restarts and reboots, until the next Start.
+// Nothing there is no error.
+func (e *Engine) Stop(ctx context.Context, id string) error {
+	c, err := e.load(id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	fail := func(err error) error { return fmt.Errorf("stop control plane %s: %w", id, err) }
+	c.Stopped = true
+	if err := atomicfile.WriteJSON(e.path(id, "config.json"), c, 0o600); err != nil {
+		return fail(err)
+	}
+	// etcd last: the others would only complain that it is gone.
+	for _, those := range [][]string{{scheduler, controllerManager, apiserver}, {etcd}} {
+		ids := make([]string, len(those))
+		for i, component := range those {
+			ids[i] = containerID(id, component)
+		}
+		if err := e.containers.RemoveAll(ctx, ids, stopGrace); err != nil {
+			return fail(err)
+		}
+	}
+	return nil
+}
+
+// stopGrace is how long a component may take to end. An API server waits for its watchers, who do not leave.
+const stopGrace = 3 * time.Second

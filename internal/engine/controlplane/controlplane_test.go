@@ -35,6 +35,7 @@ import (
 type machine struct {
 	l          layout.Layout
 	bin        string
+	kubernetes string
 	daemon     *containerd.Daemon
 	containers *containerrun.Client
 }
@@ -56,7 +57,7 @@ func newMachine(t *testing.T) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{l: l, bin: set.Bin, daemon: d, containers: c}
+	m := &machine{l: l, bin: set.Bin, kubernetes: set.Kubernetes, daemon: d, containers: c}
 	t.Cleanup(func() {
 		if t.Failed() {
 			logs, _ := filepath.Glob(filepath.Join(filepath.Dir(l.Log("x")), "*.log"))
@@ -164,7 +165,7 @@ func TestControlPlane(t *testing.T) {
 	m := newMachine(t)
 	c := testConfig()
 	m.leaf(t, c)
-	e := New(m.l, m.bin, m.containers)
+	e := New(m.l, m.bin, m.kubernetes, m.containers)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 
@@ -229,6 +230,9 @@ func TestControlPlane(t *testing.T) {
 	t.Run("RestartMonitorHeals", func(t *testing.T) { testHealing(t, ctx, m, e, c) })
 	t.Run("AnotherName", func(t *testing.T) { testAnotherName(t, ctx, m, e, c) })
 	t.Run("NodesAreWatchedDrainedDeleted", func(t *testing.T) { testNodes(t, ctx, e, client, c) })
+	t.Run("Upgrade", func(t *testing.T) { testUpgrade(t, ctx, m, e, c) })
+	c.KubernetesVersion = "1.31.0"
+	t.Run("StopAndStart", func(t *testing.T) { testStop(t, ctx, m, e, c) })
 	t.Run("Reboot", func(t *testing.T) { testReboot(t, ctx, m, e, c) })
 	t.Run("Memory", func(t *testing.T) { testMemory(t, m) })
 
@@ -570,7 +574,7 @@ func TestDirect(t *testing.T) {
 // TestManifestsRender checks that every manifest is whole and of a kind that can be applied.
 func TestManifestsRender(t *testing.T) {
 	c := testConfig()
-	e := New(layout.New(t.TempDir(), t.TempDir(), "abcdef"), "/nowhere", nil)
+	e := New(layout.New(t.TempDir(), t.TempDir(), "abcdef"), "/nowhere", "/nowhere", nil)
 	c = e.withDefaults(c)
 	c.Nodes = 3
 	if err := e.writeFiles(c); err != nil {

@@ -2,24 +2,20 @@ package controlplane
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
-	"time"
 
-	"golang.org/x/sync/errgroup"
 	core "k8s.io/api/core/v1"
-	policy "k8s.io/api/policy/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/equality"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/retry"
 )
 
 // State is what a cluster's API says of its nodes and of the pods in kube-system.
@@ -220,128 +216,80 @@ func (e *Engine) awaitControllers(ctx context.Context, id string) error {
 	}
 }
 
-// LabelNode sets labels that a kubelet may not give itself (kubernetes.io/role and the like, refused by
-// NodeRestriction). The error is one of apierrors.IsNotFound before the node has registered.
-func (e *Engine) LabelNode(ctx context.Context, id, name string, labels map[string]string) error {
-	client, err := e.clientset(id)
-	if err != nil {
-		return err
-	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": labels}})
-	if err == nil {
-		_, err = client.CoreV1().Nodes().Patch(ctx, name, types.StrategicMergePatchType, patch, meta.PatchOptions{FieldManager: fieldManager})
-	}
-	if err != nil {
-		return fmt.Errorf("label node %s of control plane %s: %w", name, id, err)
-	}
-	return nil
+// NodeChange is what is to be true of a node's object beside what its kubelet says of it.
+type NodeChange struct {
+	// Labels are set, those that a kubelet may not give itself included (kubernetes.io/role and the like, refused by
+	// NodeRestriction); DropLabels are taken away.
+	Labels     map[string]string
+	DropLabels []string
+	// Taints, as KEY=VALUE:EFFECT or KEY:EFFECT, are set and DropTaints taken away. Others stay as they are.
+	Taints, DropTaints []string
+	// Schedulable lets the node take pods again.
+	Schedulable bool
 }
 
-// Drain makes the node take no more pods and evicts those it has, as `kubectl drain
-// --ignore-daemonsets --delete-emptydir-data --force` does: a disruption budget is respected until ctx
-// ends. A node that is not there is no error.
-func (e *Engine) Drain(ctx context.Context, id, name string) error {
-	fail := func(err error) error { return fmt.Errorf("drain node %s of control plane %s: %w", name, id, err) }
+// ChangeNode changes the node's object. The error is one of apierrors.IsNotFound before the node has registered.
+func (e *Engine) ChangeNode(ctx context.Context, id, name string, c NodeChange) error {
+	fail := func(err error) error { return fmt.Errorf("change node %s of control plane %s: %w", name, id, err) }
 	client, err := e.clientset(id)
 	if err != nil {
 		return err
 	}
-	_, err = client.CoreV1().Nodes().Patch(ctx, name, types.StrategicMergePatchType, []byte(`{"spec":{"unschedulable":true}}`), meta.PatchOptions{FieldManager: fieldManager})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
+	drop, err := parseTaints(c.DropTaints)
 	if err != nil {
 		return fail(err)
 	}
-	list, err := client.CoreV1().Pods("").List(ctx, meta.ListOptions{FieldSelector: "spec.nodeName=" + name})
+	add, err := parseTaints(c.Taints)
 	if err != nil {
 		return fail(err)
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	for i := range list.Items {
-		if pod := &list.Items[i]; evictable(pod) {
-			g.Go(func() error { return evict(ctx, client, pod) })
+	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		n, err := client.CoreV1().Nodes().Get(ctx, name, meta.GetOptions{})
+		if err != nil {
+			return err
 		}
-	}
-	if err := g.Wait(); err != nil {
-		return fail(err)
-	}
-	return nil
-}
-
-// evictable leaves out pods that would come back on the same node, and those of the kubelet's own.
-func evictable(pod *core.Pod) bool {
-	if _, mirror := pod.Annotations[core.MirrorPodAnnotationKey]; mirror {
-		return false
-	}
-	owner := meta.GetControllerOf(pod)
-	return owner == nil || owner.Kind != "DaemonSet"
-}
-
-// evict evicts one pod and returns when it is gone.
-func evict(ctx context.Context, client kubernetes.Interface, pod *core.Pod) error {
-	fail := func(err error) error { return fmt.Errorf("evict pod %s/%s: %w", pod.Namespace, pod.Name, err) }
-	pods := client.CoreV1().Pods(pod.Namespace)
-	watcher, err := pods.Watch(ctx, meta.ListOptions{FieldSelector: "metadata.name=" + pod.Name, ResourceVersion: pod.ResourceVersion})
-	if err != nil {
-		return fail(err)
-	}
-	defer watcher.Stop()
-	for {
-		err := pods.EvictV1(ctx, &policy.Eviction{
-			ObjectMeta:    meta.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace},
-			DeleteOptions: &meta.DeleteOptions{Preconditions: &meta.Preconditions{UID: &pod.UID}},
+		next := n.DeepCopy()
+		if next.Labels == nil {
+			next.Labels = map[string]string{}
+		}
+		for _, k := range c.DropLabels {
+			delete(next.Labels, k)
+		}
+		maps.Copy(next.Labels, c.Labels)
+		next.Spec.Taints = slices.DeleteFunc(next.Spec.Taints, func(t core.Taint) bool {
+			same := func(o core.Taint) bool { return o.MatchTaint(&t) }
+			return slices.ContainsFunc(drop, same) || slices.ContainsFunc(add, same)
 		})
-		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-			return nil // gone, or another of its name
+		next.Spec.Taints = append(next.Spec.Taints, add...)
+		if c.Schedulable {
+			next.Spec.Unschedulable = false
 		}
-		if err == nil {
-			break
+		if equality.Semantic.DeepEqual(n, next) {
+			return nil
 		}
-		if !apierrors.IsTooManyRequests(err) {
-			return fail(err)
-		}
-		// A disruption budget forbids it now. The answer says when to ask again, and that is all
-		// the API tells.
-		wait := 5 * time.Second
-		if seconds, ok := apierrors.SuggestsClientDelay(err); ok && seconds > 0 {
-			wait = time.Duration(seconds) * time.Second
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return fail(fmt.Errorf("%w: %w", ctx.Err(), err))
-		}
-	}
-	for {
-		select {
-		case event, ok := <-watcher.ResultChan():
-			if !ok {
-				return fail(errors.New("the watch for its end was cut"))
-			}
-			if event.Type == "DELETED" {
-				return nil
-			}
-			if event.Type == "ERROR" {
-				return fail(apierrors.FromObject(event.Object))
-			}
-		case <-ctx.Done():
-			return fail(ctx.Err())
-		}
-	}
-}
-
-// DeleteNode removes the node from the cluster's API. One that is not there is no error. Its pods are
-// then removed by the pod garbage collector.
-func (e *Engine) DeleteNode(ctx context.Context, id, name string) error {
-	client, err := e.clientset(id)
-	if err != nil {
+		_, err = client.CoreV1().Nodes().Update(ctx, next, meta.UpdateOptions{FieldManager: fieldManager})
 		return err
-	}
-	if err := client.CoreV1().Nodes().Delete(ctx, name, meta.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("delete node %s of control plane %s: %w", name, id, err)
+	})
+	if err != nil {
+		return fail(err)
 	}
 	return nil
+}
+
+// parseTaints reads taints as kubectl and AKS write them.
+func parseTaints(list []string) ([]core.Taint, error) {
+	var out []core.Taint
+	for _, s := range list {
+		rest, effect, ok := strings.Cut(s, ":")
+		key, value, _ := strings.Cut(rest, "=")
+		switch e := core.TaintEffect(effect); {
+		case !ok || key == "", e != core.TaintEffectNoSchedule && e != core.TaintEffectPreferNoSchedule && e != core.TaintEffectNoExecute:
+			return nil, fmt.Errorf("%q is no taint: want KEY=VALUE:NoSchedule, PreferNoSchedule or NoExecute", s)
+		default:
+			out = append(out, core.Taint{Key: key, Value: value, Effect: e})
+		}
+	}
+	return out, nil
 }
 
 func (e *Engine) clientset(id string) (*kubernetes.Clientset, error) {

@@ -3,8 +3,10 @@ package controlplane
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -12,9 +14,11 @@ import (
 
 	"golang.org/x/sys/unix"
 	core "k8s.io/api/core/v1"
+	policy "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/retry"
 )
@@ -69,10 +73,19 @@ func testNodes(t *testing.T, ctx context.Context, e *Engine, client *kubernetes.
 		}
 		return s.Nodes[0].Ready && found["kube-dns@"+name] && found["kube-proxy@"+name]
 	})
-	if err := e.LabelNode(ctx, c.ID, name, map[string]string{"kubernetes.io/role": "agent"}); err != nil {
+	if err := e.ChangeNode(ctx, c.ID, name, NodeChange{Labels: map[string]string{"kubernetes.io/role": "agent", "old": "1"}, Taints: []string{"team=a:PreferNoSchedule"}}); err != nil {
 		t.Error(err)
 	}
-	until("the label", func(s State) bool { return s.Nodes[0].Labels["kubernetes.io/role"] == "agent" })
+	until("the labels", func(s State) bool {
+		return s.Nodes[0].Labels["kubernetes.io/role"] == "agent" && s.Nodes[0].Labels["old"] == "1"
+	})
+	if err := e.ChangeNode(ctx, c.ID, name, NodeChange{DropLabels: []string{"old"}, DropTaints: []string{"team=a:PreferNoSchedule"}}); err != nil {
+		t.Error(err)
+	}
+	until("the label's end", func(s State) bool { _, has := s.Nodes[0].Labels["old"]; return !has })
+	if now, err := client.CoreV1().Nodes().Get(ctx, name, meta.GetOptions{}); err != nil || slices.ContainsFunc(now.Spec.Taints, func(t core.Taint) bool { return t.Key == "team" }) {
+		t.Errorf("taints %v, %v", now.Spec.Taints, err)
+	}
 	short, cancel := context.WithTimeout(ctx, time.Second)
 	if err := e.WaitHealthy(short, c.ID, []string{name}); err == nil || !strings.Contains(err.Error(), "coredns") {
 		t.Errorf("healthy without one running pod: %v", err)
@@ -94,7 +107,30 @@ func testNodes(t *testing.T, ctx context.Context, e *Engine, client *kubernetes.
 			}
 		}
 	}()
-	if err := e.Drain(ctx, c.ID, name); err != nil {
+	// A budget that allows nothing holds its pod, and the error says which.
+	dns := intstr.FromInt32(0)
+	budget := &policy.PodDisruptionBudget{ObjectMeta: meta.ObjectMeta{Name: "dns", Namespace: "kube-system"}, Spec: policy.PodDisruptionBudgetSpec{
+		MaxUnavailable: &dns, Selector: &meta.LabelSelector{MatchLabels: map[string]string{"k8s-app": "kube-dns"}}}}
+	if _, err := client.PolicyV1().PodDisruptionBudgets("kube-system").Create(ctx, budget, meta.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	pods, err := client.CoreV1().Pods("kube-system").List(ctx, meta.ListOptions{LabelSelector: "k8s-app=kube-dns"})
+	if err != nil || len(pods.Items) != 1 {
+		t.Fatalf("%d pods of CoreDNS, %v", len(pods.Items), err)
+	}
+	pods.Items[0].Status.Phase = core.PodRunning // one that has not started is let go
+	if _, err := client.CoreV1().Pods("kube-system").UpdateStatus(ctx, &pods.Items[0], meta.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	err = e.Drain(ctx, c.ID, name, 2*time.Second)
+	if stuck := (*UndrainableError)(nil); !errors.As(err, &stuck) || stuck.Namespace != "kube-system" || !strings.HasPrefix(stuck.Pod, "coredns") ||
+		!slices.Equal(stuck.Budgets, []string{"dns"}) || !strings.Contains(stuck.Details(), "blocked by pdb dns with 1 unready pods") {
+		t.Errorf("drain against a budget: %v", err)
+	}
+	if err := client.PolicyV1().PodDisruptionBudgets("kube-system").Delete(ctx, "dns", meta.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Drain(ctx, c.ID, name, 0); err != nil {
 		t.Fatal(err)
 	}
 	left, err := client.CoreV1().Pods("").List(ctx, meta.ListOptions{FieldSelector: "spec.nodeName=" + name})
@@ -112,7 +148,7 @@ func testNodes(t *testing.T, ctx context.Context, e *Engine, client *kubernetes.
 	if _, err := client.CoreV1().Nodes().Get(ctx, name, meta.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the deleted node: %v", err)
 	}
-	for _, again := range []error{e.Drain(ctx, c.ID, name), e.DeleteNode(ctx, c.ID, name)} {
+	for _, again := range []error{e.Drain(ctx, c.ID, name, 0), e.DeleteNode(ctx, c.ID, name)} {
 		if again != nil {
 			t.Errorf("of a node that is gone: %v", again)
 		}

@@ -191,7 +191,7 @@ func (t service) nodeConfig(ctx context.Context, r *resourcetype.Reconciliation[
 			RegistryServer:            m.RegistryServer,
 			Identity:                  bootstrap.Identity{ClientID: identity.ClientID, ResourceID: identity.ResourceID, TenantID: t.TenantID},
 			CredentialProviderVersion: t.CredentialProviderVersion,
-			CachedImages:              t.CachedImages,
+			CachedImages:              t.CachedImages(m.KubernetesVersion),
 			OutboundURL:               m.OutboundURL,
 			APIServerName:             c.apiServer(), ClusterCA: ca, BootstrapToken: token,
 			ServiceCIDR: service,

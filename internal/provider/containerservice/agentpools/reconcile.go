@@ -14,6 +14,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
+	"github.com/cloister-dev/cloister/internal/engine/controlplane"
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
 )
 
@@ -66,8 +67,13 @@ func (t service) run(ctx context.Context, r *resourcetype.Reconciliation[Model])
 	}
 	r.Step("nodes of " + r.ID.Name() + " become Ready")
 	_, given := bootstrap.SplitLabels(labels(r.ID.Name(), r.Model.Properties, c))
-	if err := t.ControlPlane.NodesReady(ctx, c.Memory.ClusterID, names, given); err != nil {
+	if err := t.ControlPlane.NodesReady(ctx, c.Memory.ClusterID, names); err != nil {
 		return resourcetype.Result{}, err
+	}
+	for _, name := range names {
+		if err := t.ControlPlane.ChangeNode(ctx, c.Memory.ClusterID, name, controlplane.NodeChange{Labels: given}); err != nil {
+			return resourcetype.Result{}, err
+		}
 	}
 	r.Model.Memory.Provisioned = true
 	if err := t.removeLeaving(ctx, r, c); err != nil {
@@ -240,8 +246,8 @@ func (t service) removeLeaving(ctx context.Context, r *resourcetype.Reconciliati
 			continue
 		}
 		r.Step("drain " + m.Name)
-		if err := t.ControlPlane.RemoveNode(ctx, c.Memory.ClusterID, m.Name); err != nil {
-			return fmt.Errorf("drain node %s: %w", m.Name, err)
+		if err := t.leave(ctx, c, m); err != nil {
+			return err
 		}
 		if err := t.remove(ctx, r, m); err != nil {
 			return err
@@ -252,6 +258,14 @@ func (t service) removeLeaving(ctx context.Context, r *resourcetype.Reconciliati
 		}
 	}
 	return nil
+}
+
+// leave drains the machine's node and takes it out of the cluster.
+func (t service) leave(ctx context.Context, c cluster, m Machine) error {
+	if err := t.ControlPlane.Drain(ctx, c.Memory.ClusterID, m.Name, 0); err != nil {
+		return fmt.Errorf("drain node %s: %w", m.Name, err)
+	}
+	return t.ControlPlane.DeleteNode(ctx, c.Memory.ClusterID, m.Name)
 }
 
 func (t service) remove(ctx context.Context, r *resourcetype.Reconciliation[Model], m Machine) error {
@@ -273,8 +287,8 @@ func (t service) removeAll(ctx context.Context, r *resourcetype.Reconciliation[M
 	for _, m := range r.Model.Memory.Machines {
 		g.Go(func() error {
 			if !clusterGoes {
-				if err := t.ControlPlane.RemoveNode(gctx, c.Memory.ClusterID, m.Name); err != nil {
-					return fmt.Errorf("drain node %s: %w", m.Name, err)
+				if err := t.leave(gctx, c, m); err != nil {
+					return err
 				}
 			}
 			return t.remove(gctx, r, m)

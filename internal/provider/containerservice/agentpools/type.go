@@ -8,9 +8,11 @@ package agentpools
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
+	"github.com/cloister-dev/cloister/internal/engine/controlplane"
 	"github.com/cloister-dev/cloister/internal/engine/node"
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
 )
@@ -32,10 +34,15 @@ type Nodes interface {
 type ControlPlane interface {
 	// Join is what a kubelet joins the cluster with: the PEM of the cluster's certificate authority, and a bootstrap token.
 	Join(ctx context.Context, clusterID string) (ca, token string, err error)
-	// NodesReady returns when every named node is Ready, and has the labels that a kubelet may not give itself.
-	NodesReady(ctx context.Context, clusterID string, names []string, labels map[string]string) error
-	// RemoveNode evicts what runs on the node, respecting disruption budgets, and deletes its object.
-	RemoveNode(ctx context.Context, clusterID, name string) error
+	// NodesReady returns when every named node is Ready.
+	NodesReady(ctx context.Context, clusterID string, names []string) error
+	// ChangeNode gives a registered node's object labels and taints, and takes others away.
+	ChangeNode(ctx context.Context, clusterID, name string, change controlplane.NodeChange) error
+	// Drain evicts what runs on the node. When a disruption budget or a pod has held it up for the time given, the
+	// error is a *controlplane.UndrainableError; 0 is as long as it takes. A node that is not there is no error.
+	Drain(ctx context.Context, clusterID, name string, timeout time.Duration) error
+	// DeleteNode deletes the node's object, and what is left of its pods.
+	DeleteNode(ctx context.Context, clusterID, name string) error
 }
 
 // Deps are what the type is made of.
@@ -49,8 +56,8 @@ type Deps struct {
 	AuthorityPEM              string
 	TenantID                  string
 	CredentialProviderVersion string
-	// CachedImages are bootstrap.Config's.
-	CachedImages []string
+	// CachedImages are bootstrap.Config's, for a version of Kubernetes.
+	CachedImages func(version string) []string
 	// RetryScale is bootstrap.Config's.
 	RetryScale float64
 }

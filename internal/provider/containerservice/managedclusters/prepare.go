@@ -52,7 +52,7 @@ func (t service) defaults(r *resourcetype.Request[Model]) {
 		m.SKU = &SKU{Name: "Base", Tier: "Free"}
 	}
 	if p.KubernetesVersion == "" {
-		p.KubernetesVersion = t.Versions[len(t.Versions)-1]
+		p.KubernetesVersion = t.DefaultVersion
 	}
 	p.CurrentKubernetesVersion = t.resolveVersion(p.KubernetesVersion)
 	p.PowerState = &PowerState{Code: "Running"}

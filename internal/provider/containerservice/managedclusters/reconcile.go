@@ -103,7 +103,7 @@ func (c Cluster) fingerprint() string {
 
 func (t service) cluster(ctx context.Context, r *resourcetype.Reconciliation[Model]) (Cluster, error) {
 	p, mem := r.Model.Properties, r.Model.Memory
-	c := Cluster{ID: mem.ClusterID, FQDN: p.FQDN, PrivateFQDN: p.PrivateFQDN, Direct: r.Model.isIntegrated()}
+	c := Cluster{ID: mem.ClusterID, KubernetesVersion: p.CurrentKubernetesVersion, FQDN: p.FQDN, PrivateFQDN: p.PrivateFQDN, Direct: r.Model.isIntegrated()}
 	var err error
 	// Without an address in the VNet the public one is where nodes find it, too.
 	if c.EndpointAddress, err = netip.ParseAddr(or(mem.EndpointAddress, mem.PublicAddress)); err != nil {

@@ -24,16 +24,17 @@ const poolType = Name + "/agentPools"
 
 // Cluster is what the control plane engine is told of a cluster.
 type Cluster struct {
-	ID              string     // Memory.ClusterID
-	EndpointAddress netip.Addr // where nodes and pods find the API server
-	PublicAddress   netip.Addr // its address on the Internet; invalid for a private cluster
-	Direct          bool       // it has an interface in the VNet, with EndpointAddress
-	FQDN            string
-	PrivateFQDN     string
-	ServiceCIDR     netip.Prefix
-	DNSServiceIP    netip.Addr
-	PodCIDRs        []netip.Prefix
-	Nodes           int // nodes expected, for the number of replicas of what AKS runs in kube-system
+	ID                string     // Memory.ClusterID
+	KubernetesVersion string     // what is to run, 1.30.3
+	EndpointAddress   netip.Addr // where nodes and pods find the API server
+	PublicAddress     netip.Addr // its address on the Internet; invalid for a private cluster
+	Direct            bool       // it has an interface in the VNet, with EndpointAddress
+	FQDN              string
+	PrivateFQDN       string
+	ServiceCIDR       netip.Prefix
+	DNSServiceIP      netip.Addr
+	PodCIDRs          []netip.Prefix
+	Nodes             int // nodes expected, for the number of replicas of what AKS runs in kube-system
 }
 
 // ControlPlane runs hosted control planes.
@@ -45,6 +46,8 @@ type ControlPlane interface {
 	Ready(ctx context.Context, id string) error
 	// SystemReady returns when every pod of kube-system is Ready, but for metrics-server, which needs two scrapes.
 	SystemReady(ctx context.Context, id string) error
+	// Stop ends the control plane and keeps its data. It stays stopped until the next Start.
+	Stop(ctx context.Context, id string) error
 	// Remove ends the control plane and deletes its data. Nothing there is no error.
 	Remove(ctx context.Context, id string) error
 	// Kubeconfig is a kubeconfig for the server URL, with the names that az gives things in it.
@@ -68,9 +71,10 @@ type Deps struct {
 	ControlPlane ControlPlane
 	World        World
 	Access       Access
-	// Versions are the Kubernetes versions there are, oldest first.
-	Versions []string
-	TenantID string
+	// Versions are the Kubernetes versions there are, oldest first; DefaultVersion is what a create that names none gets.
+	Versions       []string
+	DefaultVersion string
+	TenantID       string
 }
 
 type service struct {

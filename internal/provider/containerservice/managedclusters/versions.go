@@ -59,8 +59,10 @@ func (t service) kubernetesVersions(context.Context, *resourcetype.EndpointReque
 		}
 		values[i]["patchVersions"].(object)[v] = object{"upgrades": t.upgrades(v)}
 	}
-	if n := len(values); n > 0 {
-		values[n-1]["isDefault"] = true // what a request without a version gets
+	for _, v := range values {
+		if v["version"] == minor(t.DefaultVersion) {
+			v["isDefault"] = true // what a request without a version gets
+		}
 	}
 	return object{"values": values}, nil
 }
