@@ -13,6 +13,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 	"github.com/cloister-dev/cloister/internal/engine/identity"
+	"github.com/cloister-dev/cloister/internal/provider/containerregistry/registries"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/agentpools"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/managedclusters"
 	"github.com/cloister-dev/cloister/internal/provider/resources/resourceproviders"
@@ -28,7 +29,8 @@ type Engines struct {
 		managedclusters.ControlPlane
 		agentpools.ControlPlane
 	}
-	Nodes agentpools.Nodes
+	Nodes   agentpools.Nodes
+	Imports registries.Imports
 	// NodeRootfs is the file system that nodes are made from, AuthorityPEM what they trust.
 	NodeRootfs, AuthorityPEM string
 }

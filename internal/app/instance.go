@@ -1,7 +1,10 @@
 package app
 
 import (
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -11,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/lib/atomicfile"
 	"github.com/cloister-dev/cloister/internal/lib/layout"
 )
@@ -104,4 +108,12 @@ func randomHex(n int) string {
 	b := make([]byte, n)
 	rand.Read(b)
 	return hex.EncodeToString(b)
+}
+
+// RegistryPassword is a password of a registry's admin user, the how manieth of its first or second slot. It follows
+// from a secret of the installation, so that no document holds it; a registry made again under the name has others.
+func (in Instance) RegistryPassword(id resourceid.ID, created string, slot, generation int) string {
+	mac := hmac.New(sha256.New, []byte(in.Administrator.Secret))
+	fmt.Fprintf(mac, "registry admin\n%s\n%s\n%d\n%d", id.Key(), created, slot, generation)
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }

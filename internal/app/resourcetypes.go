@@ -58,7 +58,6 @@ func (a *API) resourceTypes(e Engines) []resourcetype.Definition {
 		privatednszonegroups.Type(),
 		privatednszones.Type(e.World),
 		virtualnetworklinks.Type(e.World),
-		registries.Type(e.World),
 		cacherules.Type(e.World),
 		privateendpointconnections.Type(e.World),
 		privatelinkresources.Type(),
@@ -70,7 +69,8 @@ func (a *API) resourceTypes(e Engines) []resourcetype.Definition {
 			TenantID: a.instance.TenantID, CredentialProviderVersion: credentialProviderVersion,
 			CachedImages: func(version string) []string { return []string{controlplane.DefaultImages(version).KubeProxy} },
 		}),
-	}, managedclusters.Endpoints(managedclusters.Deps{Versions: kubernetesVersions, DefaultVersion: defaultVersion}), features.Types(time.Now), recordsets.Types(e.World), registries.Unsupported())
+	}, managedclusters.Endpoints(managedclusters.Deps{Versions: kubernetesVersions, DefaultVersion: defaultVersion}), features.Types(time.Now), recordsets.Types(e.World),
+		registries.Types(registries.Deps{World: e.World, Access: a.access, Imports: e.Imports, Password: a.instance.RegistryPassword}), registries.Unsupported())
 }
 
 // defaultRules hands the rules that one type knows to the other that shows them.

@@ -202,7 +202,7 @@ func (s *Service) open(in Instance) (err error) {
 	s.clusters = &clusters{layout: l, engine: s.planes, leaf: func(name string) (netip.Addr, bool) { return s.world.LeafAddress(name) }}
 	s.world = &World{layout: l, store: store, fabric: s.fabric, input: s.projectionInput, log: s.Log, public: s.publicConfig, sessions: map[string]projection.Session{}}
 	s.API, err = NewAPI(in, store, keys, Engines{
-		World: s.world, ControlPlane: s.clusters, Nodes: poolNodes{s.nodes, s.results},
+		World: s.world, ControlPlane: s.clusters, Nodes: poolNodes{s.nodes, s.results}, Imports: registry.Imports{Dir: l.Registry()},
 		NodeRootfs: s.set.NodeRootfs, AuthorityPEM: string(s.root.CertPEM),
 	}, s.Log)
 	return err
@@ -381,7 +381,7 @@ func serveHTTP(ctx context.Context, g *errgroup.Group, handler http.Handler, l n
 
 // projectionInput is what the desired state follows from beside documents and sessions.
 func (s *Service) projectionInput() (projection.Input, error) {
-	in := projection.Input{Layout: s.layout, TenantID: s.instance.TenantID, Access: s.access.registry, ExtensionHosts: azextension.Hosts}
+	in := projection.Input{Layout: s.layout, TenantID: s.instance.TenantID, Access: s.access.registry, Password: s.instance.RegistryPassword, ExtensionHosts: azextension.Hosts}
 	jwks, err := s.keys.JWKS()
 	if err != nil {
 		return in, fmt.Errorf("read the signing keys: %w", err)

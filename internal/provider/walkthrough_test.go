@@ -61,11 +61,12 @@ func definitions(approve approver) []resourcetype.Definition {
 		virtualnetworks.Type(w), subnets.Type(w), networksecuritygroups.Type(w, defaults), securityrules.Type(w),
 		networkinterfaces.Type(w, func(p resourcetype.Principal) bool { return strings.HasPrefix(p.ObjectID, "service:") }),
 		privateendpoints.Type(w, approve), privatednszonegroups.Type(), privatednszones.Type(w), virtualnetworklinks.Type(w),
-		registries.Type(w), cacherules.Type(w), privateendpointconnections.Type(w), resourcetype.DefineEndpoint(registries.CheckNameAvailability()),
+		cacherules.Type(w), privateendpointconnections.Type(w), resourcetype.DefineEndpoint(registries.CheckNameAvailability()),
 		userassignedidentities.Type("11111111-1111-1111-1111-111111111111"),
 		roledefinitions.Type(), roleassignments.Type(w, everyone{}, func(string) bool { return true }),
 	}
 	list = append(list, privatelinkresources.Type())
+	list = append(list, registries.Types(registries.Deps{World: w, Access: approve})...)
 	list = append(list, registries.Unsupported()...)
 	list = append(list, features.Types(time.Now)...)
 	return append(list, recordsets.Types(w)...)

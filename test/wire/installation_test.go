@@ -21,6 +21,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/app"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore/sqlite"
 	"github.com/cloister-dev/cloister/internal/engine/identity"
+	"github.com/cloister-dev/cloister/internal/engine/registry"
 )
 
 // installation is a whole Cloister in process: its real resource types, store, roles and tokens, on a machine that
@@ -29,6 +30,7 @@ type installation struct {
 	t       *testing.T
 	in      app.Instance
 	machine *machine
+	imports registry.Imports
 	keys    *identity.Keys
 	issuer  *identity.Issuer
 	server  *httptest.Server
@@ -51,8 +53,9 @@ func install(t *testing.T) *installation {
 		t.Fatal(err)
 	}
 	m := newMachine()
+	imports := registry.Imports{Dir: filepath.Join(dir, "registry")}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
-	api, err := app.NewAPI(in, store, keys, app.Engines{World: m, ControlPlane: control{m}, Nodes: nodes{m}, NodeRootfs: "/rootfs", AuthorityPEM: "authority"}, log)
+	api, err := app.NewAPI(in, store, keys, app.Engines{World: m, ControlPlane: control{m}, Nodes: nodes{m}, Imports: imports, NodeRootfs: "/rootfs", AuthorityPEM: "authority"}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +65,7 @@ func install(t *testing.T) *installation {
 	}
 	done := make(chan error, 1)
 	go func() { done <- api.Run(ctx) }()
-	i := &installation{t: t, in: in, machine: m, keys: keys, issuer: identity.NewIssuer(keys, nil), server: httptest.NewTLSServer(api.Handler())}
+	i := &installation{t: t, in: in, machine: m, imports: imports, keys: keys, issuer: identity.NewIssuer(keys, nil), server: httptest.NewTLSServer(api.Handler())}
 	t.Cleanup(func() {
 		i.server.Close()
 		stop()

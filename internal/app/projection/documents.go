@@ -137,6 +137,8 @@ type registryDocument struct {
 		LoginServer          string `json:"loginServer"`
 		PublicNetworkAccess  string `json:"publicNetworkAccess"`
 		AnonymousPullEnabled bool   `json:"anonymousPullEnabled"`
+		AdminUserEnabled     bool   `json:"adminUserEnabled"`
+		CreationDate         string `json:"creationDate"`
 		NetworkRuleSet       *struct {
 			DefaultAction string `json:"defaultAction"`
 			IPRules       []struct {
@@ -149,6 +151,9 @@ type registryDocument struct {
 			} `json:"azureADAuthenticationAsArmPolicy"`
 		} `json:"policies"`
 	} `json:"properties"`
+	Memory struct {
+		Regenerated [2]int `json:"regenerated"`
+	} `json:"cloister"`
 }
 
 type cacheRule struct {

@@ -48,6 +48,8 @@ type Input struct {
 	Sessions  []Session
 	// Access tells what principals may do in a registry (registry.Config), from the role assignments.
 	Access func(id resourceid.ID) map[string][]string
+	// Password is a password of a registry's admin user (registries.Deps).
+	Password func(id resourceid.ID, created string, slot, generation int) string
 	// Registry and Services are completed: what is in them already does not depend on documents.
 	Registry registry.Config
 	Services vnetservices.Config

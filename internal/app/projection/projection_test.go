@@ -2,6 +2,7 @@ package projection
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -332,5 +333,16 @@ func TestRegistryRules(t *testing.T) {
 	r := doc(`,"networkRuleSet":{"defaultAction":"Deny","ipRules":[{"value":"198.18.1.9"},{"value":"192.0.2.77/24"}]},"policies":{"azureADAuthenticationAsArmPolicy":{"status":"disabled"}}`)
 	if want := []netip.Prefix{netip.MustParsePrefix("198.18.1.9/32"), netip.MustParsePrefix("192.0.2.0/24")}; !r.PublicAccess || !r.OnlyPrefixes || !slices.Equal(r.PublicPrefixes, want) || !r.OnlyRegistryTokens {
 		t.Errorf("%+v", r)
+	}
+	if r.Admin != nil {
+		t.Errorf("an admin user without being asked for: %+v", r.Admin)
+	}
+	in := set{acr + "r": `{"properties":{"loginServer":"r.azurecr.io","adminUserEnabled":true,"creationDate":"then"},"cloister":{"regenerated":[0,3]}}`}.input()
+	in.Password = func(id resourceid.ID, created string, slot, generation int) string {
+		return fmt.Sprint(id.Name(), created, slot, generation)
+	}
+	hash := func(s string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(s))) }
+	if admin := project(t, in).Registry.Registries[0].Admin; admin == nil || admin.User != "r" || !slices.Equal(admin.Passwords, []string{hash("rthen0 0"), hash("rthen1 3")}) {
+		t.Errorf("%+v", admin)
 	}
 }

@@ -1,6 +1,8 @@
 package projection
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -33,6 +35,13 @@ func (b *builder) registries() error {
 			Access:        b.in.Access(r.ID),
 
 			OnlyRegistryTokens: doc.Properties.Policies.AuthenticationAsARM.Status == "disabled",
+		}
+		if doc.Properties.AdminUserEnabled {
+			reg.Admin = &registry.Admin{User: r.ID.Name()}
+			for slot, generation := range doc.Memory.Regenerated {
+				sum := sha256.Sum256([]byte(b.in.Password(r.ID, doc.Properties.CreationDate, slot, generation)))
+				reg.Admin.Passwords = append(reg.Admin.Passwords, hex.EncodeToString(sum[:]))
+			}
 		}
 		if rules := doc.Properties.NetworkRuleSet; rules != nil && rules.DefaultAction == "Deny" {
 			reg.OnlyPrefixes = true

@@ -47,6 +47,7 @@ type Registry struct {
 	// PublicPrefixes are the only ones served at the public endpoint where OnlyPrefixes is set.
 	OnlyPrefixes   bool           `json:",omitempty"`
 	PublicPrefixes []netip.Prefix `json:",omitempty"`
+	Admin          *Admin         `json:",omitempty"` // nil: there is no admin user
 	// OnlyRegistryTokens refuses Entra tokens that are meant for ARM (authentication-as-arm).
 	OnlyRegistryTokens bool `json:",omitempty"`
 
@@ -55,6 +56,15 @@ type Registry struct {
 	// Access is what each principal (object ID) may do: pull, push, delete, list.
 	Access map[string][]string
 }
+
+// Admin is the account that knows a password. It may do everything in its registry.
+type Admin struct {
+	User      string
+	Passwords []string // SHA-256 of each, in hexadecimal: they are random enough for that
+}
+
+// adminID stands for the admin user where principals are named; it is no object ID.
+const adminID = "admin"
 
 // Endpoint is the service side of one member of a private endpoint.
 type Endpoint struct {
@@ -176,11 +186,17 @@ func (s *Server) compileRegistry(next, old *state, key string, r Registry) error
 
 	compiled := &registry{Registry: r, key: key, access: map[string]map[string]bool{}}
 	for principal, actions := range r.Access {
+		if principal == adminID {
+			continue
+		}
 		allowed := map[string]bool{}
 		for _, action := range actions {
 			allowed[action] = true
 		}
 		compiled.access[strings.ToLower(principal)] = allowed
+	}
+	if r.Admin != nil {
+		compiled.access[adminID] = map[string]bool{Pull: true, Push: true, Delete: true, List: true}
 	}
 	for _, c := range r.CacheRules {
 		parsed, err := parseRule(c)

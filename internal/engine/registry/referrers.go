@@ -51,26 +51,35 @@ func (s *Server) putManifest(w http.ResponseWriter, r *http.Request, c call) {
 		return
 	}
 	r.Body = io.NopCloser(bytes.NewReader(payload))
-	var m referring
-	if json.Unmarshal(payload, &m) != nil || m.Subject == nil || m.Subject.Digest.Validate() != nil {
+	subject, descriptor := subjectOf(r.Header.Get("Content-Type"), payload)
+	if descriptor == nil {
 		c.registry.store.app.ServeHTTP(w, r)
 		return
 	}
-	descriptor := ocispec.Descriptor{
-		MediaType: cmp.Or(m.MediaType, r.Header.Get("Content-Type")), Digest: digest.FromBytes(payload), Size: int64(len(payload)),
+	c.registry.store.app.ServeHTTP(&storedWriter{ResponseWriter: w, stored: func() {
+		if err := c.registry.store.addReferrer(r.Context(), c.repository, subject, *descriptor); err != nil {
+			// Without the header the client falls back to the tag schema.
+			s.log.Error("note a referrer", "registry", c.registry.LoginServer, "digest", descriptor.Digest, "error", err)
+			return
+		}
+		w.Header().Set("OCI-Subject", subject.String())
+	}}, r)
+}
+
+// subjectOf reads whom a manifest refers to, and describes the manifest for that subject's list; nil when it refers to none.
+func subjectOf(mediaType string, payload []byte) (digest.Digest, *ocispec.Descriptor) {
+	var m referring
+	if json.Unmarshal(payload, &m) != nil || m.Subject == nil || m.Subject.Digest.Validate() != nil {
+		return "", nil
+	}
+	descriptor := &ocispec.Descriptor{
+		MediaType: cmp.Or(m.MediaType, mediaType), Digest: digest.FromBytes(payload), Size: int64(len(payload)),
 		ArtifactType: m.ArtifactType, Annotations: m.Annotations,
 	}
 	if descriptor.ArtifactType == "" && m.Config != nil {
 		descriptor.ArtifactType = m.Config.MediaType
 	}
-	c.registry.store.app.ServeHTTP(&storedWriter{ResponseWriter: w, stored: func() {
-		if err := c.registry.store.addReferrer(r.Context(), c.repository, m.Subject.Digest, descriptor); err != nil {
-			// Without the header the client falls back to the tag schema.
-			s.log.Error("note a referrer", "registry", c.registry.LoginServer, "digest", descriptor.Digest, "error", err)
-			return
-		}
-		w.Header().Set("OCI-Subject", m.Subject.Digest.String())
-	}}, r)
+	return m.Subject.Digest, descriptor
 }
 
 // storedWriter calls stored before it says 201.

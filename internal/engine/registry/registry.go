@@ -60,6 +60,9 @@ type Server struct {
 	running   sync.WaitGroup
 	listeners map[listenKey]*listener
 	misses    singleflight.Group
+
+	importing   sync.Map // the imports under way, by their names
+	importSlots chan struct{}
 }
 
 // Run serves what the file at opts.ConfigPath says until ctx is done. A file that cannot be read as a
@@ -86,6 +89,14 @@ func Run(ctx context.Context, opts Options) error {
 	if err := watcher.Add(dir); err != nil {
 		return fmt.Errorf("watch %s: %w", dir, err)
 	}
+	// Orders to import come as files too, and are read when there is a configuration to do them in.
+	imports := filepath.Dir(Imports{opts.StorageDir}.path("x"))
+	if err := os.MkdirAll(imports, 0o700); err != nil {
+		return err
+	}
+	if err := watcher.Add(imports); err != nil {
+		return fmt.Errorf("watch %s: %w", imports, err)
+	}
 	s.reload()
 	for {
 		select {
@@ -97,6 +108,9 @@ func Run(ctx context.Context, opts Options) error {
 			}
 			if filepath.Clean(event.Name) == filepath.Clean(opts.ConfigPath) && event.Has(fsnotify.Create|fsnotify.Write) {
 				s.reload()
+			}
+			if filepath.Dir(event.Name) == imports && event.Has(fsnotify.Create) {
+				s.startImports()
 			}
 		case err, ok := <-watcher.Errors:
 			if !ok {
@@ -120,12 +134,14 @@ func (s *Server) reload() {
 	}
 	if err != nil {
 		s.log.Error("the configuration is unchanged", "error", err)
+		return
 	}
+	s.startImports()
 }
 
 // Open prepares the storage and serves nothing yet.
 func Open(opts Options) (*Server, error) {
-	s := &Server{opts: opts, log: opts.Log, now: opts.Now, listeners: map[listenKey]*listener{}}
+	s := &Server{opts: opts, log: opts.Log, now: opts.Now, listeners: map[listenKey]*listener{}, importSlots: make(chan struct{}, importsAtOnce)}
 	if s.log == nil {
 		s.log = slog.Default()
 	}

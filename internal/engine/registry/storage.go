@@ -181,30 +181,71 @@ func (r *registryStore) hasManifest(ctx context.Context, repository, ref string)
 	return manifests.Exists(ctx, d)
 }
 
-// putManifest stores a manifest whose blobs may yet have to come, under tag unless that is "" or taken.
-func (r *registryStore) putManifest(ctx context.Context, repository, tag, mediaType string, payload []byte) error {
+// manifest reads what the reference, a tag or digest, names; errNotUpstream when there is none.
+func (r *registryStore) manifest(ctx context.Context, repository, ref string) (distribution.Manifest, error) {
+	repo, err := r.repository(ctx, repository)
+	if err != nil {
+		return nil, err
+	}
+	d, err := digest.Parse(ref)
+	if err != nil {
+		tagged, err := repo.Tags(ctx).Get(ctx, ref)
+		if errors.As(err, &distribution.ErrTagUnknown{}) {
+			return nil, fmt.Errorf("%s:%s: %w", repository, ref, errNotUpstream)
+		}
+		if err != nil {
+			return nil, err
+		}
+		d = tagged.Digest
+	}
+	manifests, err := repo.Manifests(ctx)
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := manifests.Get(ctx, d)
+	if errors.As(err, &distribution.ErrManifestUnknownRevision{}) {
+		return nil, fmt.Errorf("%s@%s: %w", repository, d, errNotUpstream)
+	}
+	return manifest, err
+}
+
+// storeManifest stores a manifest whose blobs may yet have to come.
+func (r *registryStore) storeManifest(ctx context.Context, repository, mediaType string, payload []byte) (distribution.Descriptor, error) {
 	manifest, descriptor, err := distribution.UnmarshalManifest(mediaType, payload)
 	if err != nil {
-		return err
+		return descriptor, err
 	}
+	repo, err := r.repository(ctx, repository)
+	if err != nil {
+		return descriptor, err
+	}
+	manifests, err := repo.Manifests(ctx, distributionstorage.SkipLayerVerification())
+	if err != nil {
+		return descriptor, err
+	}
+	_, err = manifests.Put(ctx, manifest)
+	return descriptor, err
+}
+
+// retag makes the tag name the manifest, whatever it named before.
+func (r *registryStore) retag(ctx context.Context, repository, tag string, to distribution.Descriptor) error {
 	repo, err := r.repository(ctx, repository)
 	if err != nil {
 		return err
 	}
-	manifests, err := repo.Manifests(ctx, distributionstorage.SkipLayerVerification())
-	if err != nil {
+	return repo.Tags(ctx).Tag(ctx, tag, to)
+}
+
+// putManifest stores a manifest whose blobs may yet have to come, under tag unless that is "" or taken.
+func (r *registryStore) putManifest(ctx context.Context, repository, tag, mediaType string, payload []byte) error {
+	descriptor, err := r.storeManifest(ctx, repository, mediaType, payload)
+	if err != nil || tag == "" {
 		return err
 	}
-	if _, err := manifests.Put(ctx, manifest); err != nil {
-		return err
-	}
-	if tag == "" {
-		return nil
-	}
-	if _, err := repo.Tags(ctx).Get(ctx, tag); err == nil {
+	if _, err := r.tag(repository, tag); err == nil {
 		return nil // pushed in the meantime
 	}
-	return repo.Tags(ctx).Tag(ctx, tag, descriptor)
+	return r.retag(ctx, repository, tag, descriptor)
 }
 
 // blobSize returns the size of a blob that the repository links, or false.

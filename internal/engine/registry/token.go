@@ -122,13 +122,13 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request, reg *registr
 	}
 	id := ""
 	if basic {
-		refresh, err := s.refreshClaims(reg, secret)
-		if err != nil || user != nullUser {
+		who, err := s.passwordPrincipal(reg, user, secret)
+		if err != nil || user != nullUser && who.id != adminID {
 			s.log.Info("token refused", "registry", reg.LoginServer, "user", user, "error", err)
 			unauthorized(w)
 			return
 		}
-		id = refresh.Subject
+		id = who.id
 	} else if !reg.AnonymousPull {
 		unauthorized(w)
 		return

@@ -12,6 +12,13 @@ type Model struct {
 	SKU        *SKU              `json:"sku,omitempty"`
 	Identity   *json.RawMessage  `json:"identity,omitempty"`
 	Properties Properties        `json:"properties"`
+	Cloister   *Memory           `json:"cloister,omitempty"`
+}
+
+// Memory is what Cloister keeps of a registry.
+type Memory struct {
+	// Regenerated counts how often each password of the admin user was made anew.
+	Regenerated [2]int `json:"regenerated"`
 }
 
 // SKU is the registry's service tier.

@@ -37,11 +37,22 @@ const nameMessage = "The specified resource name is not valid. Resource names ma
 
 var nameRule = regexp.MustCompile(`^[a-zA-Z0-9]{5,50}$`)
 
-// Type is the resource type; see Spec for its arguments.
-func Type(w World) resourcetype.Definition { return resourcetype.Define(Spec(w)) }
+// Deps are what registries need of the rest.
+type Deps struct {
+	World   World
+	Access  Authorizer
+	Imports Imports
+	// Password is a password of a registry's admin user: of the registry made then, its first or second, the how manieth.
+	Password func(id resourceid.ID, created string, slot, generation int) string
+}
 
-// Spec declares the type.
-func Spec(w World) resourcetype.Spec[Model] {
+// Types are the registry, and what imports into one came to.
+func Types(d Deps) []resourcetype.Definition {
+	return []resourcetype.Definition{resourcetype.Define(Spec(d)), ImportResults(d)}
+}
+
+// Spec declares the registry.
+func Spec(d Deps) resourcetype.Spec[Model] {
 	return resourcetype.Spec[Model]{
 		Name:        Name,
 		NameRule:    nameRule,
@@ -50,21 +61,18 @@ func Spec(w World) resourcetype.Spec[Model] {
 		Prepare:     prepare,
 		Render:      render,
 		Actions: map[string]resourcetype.Action[Model]{
-			"listCredentials":      {Handle: noAdminUser},
-			"regenerateCredential": {Handle: noAdminUser},
+			"importImage":          {Handle: d.importImage},
+			"listCredentials":      {Handle: d.listCredentials},
+			"regenerateCredential": {Handle: d.regenerateCredential},
 		},
 		Reconcile: func(ctx context.Context, r *resourcetype.Reconciliation[Model]) (resourcetype.Result, error) {
 			r.Step("registry")
-			if err := w.Sync(ctx); err != nil {
+			if err := d.World.Sync(ctx); err != nil {
 				return resourcetype.Result{}, fmt.Errorf("serve registry %s: %w", r.ID.Name(), err)
 			}
 			return resourcetype.Result{}, nil
 		},
 	}
-}
-
-func noAdminUser(_ context.Context, r *resourcetype.ActionRequest[Model]) (any, error) {
-	return nil, armerror.New("UnauthorizedForCredentialOperations", "Cannot perform credential operations for %s as admin user is disabled. Kindly enable admin user as per docs: https://docs.microsoft.com/en-us/azure/container-registry/container-registry-authentication#admin-account", r.ID)
 }
 
 func prepare(ctx context.Context, r *resourcetype.Request[Model]) error {

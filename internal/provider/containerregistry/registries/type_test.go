@@ -19,7 +19,7 @@ const (
 
 func put(t *testing.T, d *providertest.Documents, id, body string) (*Model, error) {
 	t.Helper()
-	return providertest.Prepare(t, d, Spec(&providertest.World{}), id, "2025-03-01-preview", body)
+	return providertest.Prepare(t, d, Spec(Deps{World: &providertest.World{}}), id, "2025-03-01-preview", body)
 }
 
 // The shape of a real registry's answer (aks-behaviour 1.4).
@@ -28,7 +28,7 @@ func TestAnswer(t *testing.T) {
 	if _, err := put(t, d, id, create); err != nil {
 		t.Fatal(err)
 	}
-	m := providertest.Render(t, d, Spec(&providertest.World{}), id)
+	m := providertest.Render(t, d, Spec(Deps{World: &providertest.World{}}), id)
 	if m.Properties.CreationDate == "" {
 		t.Error("no creation date")
 	}
@@ -78,7 +78,7 @@ func TestRefuses(t *testing.T) {
 		`{"location":"eastus","sku":{"name":"basic"}}`: "",
 		`{"location":"eastus","sku":{"name":"Basic"},"properties":{"anonymousPullEnabled":true,"dataEndpointEnabled":true,"publicNetworkAccess":"Disabled","networkRuleSet":{"defaultAction":"Deny"}}}`:   "SkuNotSupported@properties.publicNetworkAccess SkuNotSupported@properties.networkRuleSet SkuNotSupported@properties.dataEndpointEnabled SkuNotSupported@properties.anonymousPullEnabled",
 		`{"location":"eastus","sku":{"name":"Standard"},"properties":{"anonymousPullEnabled":true}}`:                                                                                                      "",
-		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"adminUserEnabled":true}}`:                                                                                                           "NotSupported@properties.adminUserEnabled",
+		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"adminUserEnabled":true}}`:                                                                                                           "",
 		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"publicNetworkAccess":"Perhaps"}}`:                                                                                                   "InvalidParameter@properties.publicNetworkAccess",
 		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"networkRuleSet":{"ipRules":[{"value":"1.2.3.4"},{"action":"allow","value":"192.0.2.0/24"}]}}}`:                                      "",
 		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"networkRuleSet":{"ipRules":[{"value":"all"},{"value":"2001:db8::1"},{"value":"1.2.3.4/33"},{"action":"Deny","value":"1.2.3.4"}]}}}`: "InvalidParameter@properties.networkRuleSet.ipRules[0].value InvalidParameter@properties.networkRuleSet.ipRules[1].value InvalidParameter@properties.networkRuleSet.ipRules[2].value InvalidParameter@properties.networkRuleSet.ipRules[3].action",
@@ -108,7 +108,7 @@ func TestKeepsPremiumForItsEndpoints(t *testing.T) {
 	if got := providertest.Codes(err); got != "SkuNotSupported@sku.name" {
 		t.Errorf("%q", got)
 	}
-	m := providertest.Render(t, d, Spec(&providertest.World{}), id)
+	m := providertest.Render(t, d, Spec(Deps{World: &providertest.World{}}), id)
 	if c := *m.Properties.PrivateEndpointConnections; len(c) != 1 || c[0].Name != "pe.1" || c[0].Type != connectionsType {
 		t.Errorf("%+v", c)
 	}

@@ -77,9 +77,6 @@ func validate(m *Model) []*armerror.Error {
 	if p.AnonymousPullEnabled && m.SKU.Name == "Basic" {
 		add("properties.anonymousPullEnabled", "SkuNotSupported", "Anonymous pull is only supported for registries of SKU Standard and Premium; the SKU asked for is Basic.")
 	}
-	if p.AdminUserEnabled {
-		refuse("properties.adminUserEnabled", "The admin user of a registry")
-	}
 	if p.Encryption != nil && !slices.Contains([]string{"", "disabled"}, strings.ToLower(p.Encryption.Status)) {
 		refuse("properties.encryption", "Encryption with a customer-managed key")
 	}
