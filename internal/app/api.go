@@ -33,6 +33,8 @@ type Engines struct {
 	Imports registries.Imports
 	// NodeRootfs is the file system that nodes are made from, AuthorityPEM what they trust.
 	NodeRootfs, AuthorityPEM string
+	// InSteps is managedclusters.Deps's.
+	InSteps func() (bool, error)
 }
 
 // API is an installation without its machine: documents, protocol, identities and roles.

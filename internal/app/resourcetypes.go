@@ -62,7 +62,7 @@ func (a *API) resourceTypes(e Engines) []resourcetype.Definition {
 		privateendpointconnections.Type(e.World),
 		privatelinkresources.Type(),
 		resourcetype.DefineEndpoint(registries.CheckNameAvailability()),
-		managedclusters.Type(managedclusters.Deps{ControlPlane: e.ControlPlane, World: e.World, Access: a.access, Versions: kubernetesVersions, DefaultVersion: defaultVersion, TenantID: a.instance.TenantID}),
+		managedclusters.Type(managedclusters.Deps{ControlPlane: e.ControlPlane, World: e.World, Access: a.access, Versions: kubernetesVersions, DefaultVersion: defaultVersion, TenantID: a.instance.TenantID, InSteps: e.InSteps}),
 		agentpools.Type(agentpools.Deps{
 			Nodes: e.Nodes, ControlPlane: e.ControlPlane,
 			NodeImageVersion: nodeImageVersion, Rootfs: e.NodeRootfs, AuthorityPEM: e.AuthorityPEM,

@@ -37,6 +37,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/lib/logrotate"
 	"github.com/cloister-dev/cloister/internal/lib/netns"
 	"github.com/cloister-dev/cloister/internal/lib/pki"
+	"github.com/cloister-dev/cloister/internal/lib/settings"
 )
 
 // ServeOptions say which installation to serve.
@@ -204,6 +205,10 @@ func (s *Service) open(in Instance) (err error) {
 	s.API, err = NewAPI(in, store, keys, Engines{
 		World: s.world, ControlPlane: s.clusters, Nodes: poolNodes{s.nodes, s.results}, Imports: registry.Imports{Dir: l.Registry()},
 		NodeRootfs: s.set.NodeRootfs, AuthorityPEM: string(s.root.CertPEM),
+		InSteps: func() (bool, error) {
+			chosen, err := settings.Load(l.DataDir)
+			return chosen.Conversion == settings.ConversionInSteps, err
+		},
 	}, s.Log)
 	return err
 }

@@ -17,7 +17,9 @@ import (
 
 	"github.com/cloister-dev/cloister/internal/cli/progress"
 	"github.com/cloister-dev/cloister/internal/lib/adminapi"
+	"github.com/cloister-dev/cloister/internal/lib/atomicfile"
 	"github.com/cloister-dev/cloister/internal/lib/layout"
+	"github.com/cloister-dev/cloister/internal/lib/settings"
 )
 
 // reporter shows steps through a progress.Printer.
@@ -42,14 +44,27 @@ func WithProgress(fn func(Reporter) error) error {
 }
 
 func (g *globals) up() *cobra.Command {
-	return &cobra.Command{
+	var chosen settings.Settings
+	c := &cobra.Command{
 		Use:   "up",
 		Short: "Start Cloister, building what is missing the first time",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return g.runUp(cmd.Context())
+			if !cmd.Flags().Changed("conversion") {
+				return g.runUp(cmd.Context())
+			}
+			if err := chosen.Validate(); err != nil {
+				return err
+			}
+			if err := g.runUp(cmd.Context()); err != nil {
+				return err
+			}
+			return atomicfile.WriteJSON(settings.Path(g.dataDir), chosen, 0o600)
 		},
 	}
+	c.Flags().StringVar(&chosen.Conversion, "conversion", settings.ConversionAtOnce,
+		`how a cluster is isolated later: "at-once" by one update of artifact source and outbound type, or "in-steps" as on Azure since 2026; kept until it is said again`)
+	return c
 }
 
 func (g *globals) runUp(ctx context.Context) error {

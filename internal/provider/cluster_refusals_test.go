@@ -89,7 +89,7 @@ func TestClusterRefusals(t *testing.T) {
 		{"kubenet", map[string]any{network + "networkPlugin": "kubenet"}, isolation, network + "networkPlugin", "kubenet"},
 		{"overlay", map[string]any{network + "networkPluginMode": "overlay"}, "NotSupported", network + "networkPluginMode", "overlay"},
 		{"another plugin", map[string]any{network + "networkPlugin": "none"}, "NotSupported", network + "networkPlugin", "none"},
-		{"outbound type", map[string]any{network + "outboundType": "tunnel"}, "InvalidOutboundType", network + "outboundType", "tunnel"},
+		{"outbound type", map[string]any{network + "outboundType": "tunnel"}, "UnsupportedOutboundType", network + "outboundType", "tunnel"},
 		{"load balancer", map[string]any{network + "outboundType": "loadBalancer"}, "NotSupported", network + "outboundType", "loadBalancer"},
 		{"network policy", map[string]any{network + "networkPolicy": "calico"}, "NotSupported", network + "networkPolicy", "calico"},
 		{"unmanaged channel", map[string]any{"properties.autoUpgradeProfile.nodeOSUpgradeChannel": "Unmanaged"}, isolation, "properties.autoUpgradeProfile.nodeOSUpgradeChannel", "Unmanaged"},

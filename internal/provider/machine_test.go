@@ -38,6 +38,7 @@ type machine struct {
 	// completed counts how often a control plane was completed.
 	completed int
 	stopped   []string // control planes
+	inSteps   bool     // clusters are isolated in steps only
 }
 
 type fakeNode struct {
@@ -185,7 +186,7 @@ func (p planes) Remove(ctx context.Context, id string) error { return p.RemovePl
 
 // aks are the resource types of Microsoft.ContainerService on the machine, with all that they use.
 func aks(m *machine) []resourcetype.Definition {
-	clusters := managedclusters.Deps{ControlPlane: planes{m}, World: world{}, Access: m, Versions: []string{"1.30.3", "1.31.0"}, DefaultVersion: "1.30.3", TenantID: tenantID}
+	clusters := managedclusters.Deps{ControlPlane: planes{m}, World: world{}, Access: m, Versions: []string{"1.30.3", "1.31.0"}, DefaultVersion: "1.30.3", TenantID: tenantID, InSteps: func() (bool, error) { return m.inSteps, nil }}
 	return append(append(definitions(true), managedclusters.Endpoints(clusters)...),
 		managedclusters.Type(clusters),
 		agentpools.Type(agentpools.Deps{

@@ -55,7 +55,7 @@ func install(t *testing.T) *installation {
 	m := newMachine()
 	imports := registry.Imports{Dir: filepath.Join(dir, "registry")}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
-	api, err := app.NewAPI(in, store, keys, app.Engines{World: m, ControlPlane: control{m}, Nodes: nodes{m}, Imports: imports, NodeRootfs: "/rootfs", AuthorityPEM: "authority"}, log)
+	api, err := app.NewAPI(in, store, keys, app.Engines{World: m, ControlPlane: control{m}, Nodes: nodes{m}, Imports: imports, NodeRootfs: "/rootfs", AuthorityPEM: "authority", InSteps: func() (bool, error) { return false, nil }}, log)
 	if err != nil {
 		t.Fatal(err)
 	}

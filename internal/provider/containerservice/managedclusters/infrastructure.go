@@ -140,12 +140,7 @@ func (t service) build(ctx context.Context, r *resourcetype.Reconciliation[Model
 			"addressSpace": object{"addressPrefixes": []string{managedVNetPrefix.String()}},
 		}})
 		subnet := vnet.Child("subnets", "aks-subnet")
-		// Since 2026-03-31 the managed VNet's subnets are private.
-		b.put(subnet, networkAPI, object{"properties": object{
-			"addressPrefix": managedSubnetPrefix.String(), "defaultOutboundAccess": false,
-			"privateEndpointNetworkPolicies": "Disabled", "privateLinkServiceNetworkPolicies": "Enabled",
-			"networkSecurityGroup": object{"id": nsg.String()},
-		}})
+		b.put(subnet, networkAPI, object{"properties": managedSubnet(nsg)})
 		if b.err == nil {
 			mem.SubnetID = subnet.String()
 		}
@@ -158,6 +153,9 @@ func (t service) build(ctx context.Context, r *resourcetype.Reconciliation[Model
 	}
 	subnet := resourceid.MustParse(mem.SubnetID)
 	vnet, _ := subnet.Parent()
+	if t.wayOut(b, r); b.err != nil || len(b.pending) > 0 {
+		return false, b.err
+	}
 
 	if _, known := m.Properties.IdentityProfile["kubeletidentity"]; !known {
 		_, client, principal, err := identityOf(ctx, r.Client, kubelet.ResourceID)
@@ -182,6 +180,9 @@ func (t service) build(ctx context.Context, r *resourcetype.Reconciliation[Model
 	}
 	if done, err = t.reach(b, r, group, subnet, vnet); err != nil || !done {
 		return false, err
+	}
+	if t.dropRegistry(b, r); b.err != nil || len(b.pending) > 0 {
+		return false, b.err
 	}
 	return true, t.resolveServer(ctx, r)
 }

@@ -1,6 +1,8 @@
 package managedclusters
 
 import (
+	"encoding/json"
+
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 )
 
@@ -76,18 +78,52 @@ type ServicePrincipalProfile struct {
 
 // NetworkProfile is the cluster's network.
 type NetworkProfile struct {
-	NetworkPlugin     string         `json:"networkPlugin,omitempty"`
-	NetworkPluginMode string         `json:"networkPluginMode,omitempty"`
-	NetworkPolicy     string         `json:"networkPolicy,omitempty"`
-	NetworkDataplane  string         `json:"networkDataplane,omitempty"`
-	PodCIDR           string         `json:"podCidr,omitempty"`
-	ServiceCIDR       string         `json:"serviceCidr,omitempty"`
-	ServiceCIDRs      []string       `json:"serviceCidrs,omitempty"`
-	IPFamilies        []string       `json:"ipFamilies,omitempty"`
-	DNSServiceIP      string         `json:"dnsServiceIP,omitempty"`
-	OutboundType      string         `json:"outboundType,omitempty"`
-	LoadBalancerSKU   string         `json:"loadBalancerSku,omitempty"`
-	LoadBalancer      map[string]any `json:"loadBalancerProfile,omitempty"`
+	NetworkPlugin     string               `json:"networkPlugin,omitempty"`
+	NetworkPluginMode string               `json:"networkPluginMode,omitempty"`
+	NetworkPolicy     string               `json:"networkPolicy,omitempty"`
+	NetworkDataplane  string               `json:"networkDataplane,omitempty"`
+	PodCIDR           string               `json:"podCidr,omitempty"`
+	ServiceCIDR       string               `json:"serviceCidr,omitempty"`
+	ServiceCIDRs      []string             `json:"serviceCidrs,omitempty"`
+	IPFamilies        []string             `json:"ipFamilies,omitempty"`
+	DNSServiceIP      string               `json:"dnsServiceIP,omitempty"`
+	OutboundType      string               `json:"outboundType,omitempty"`
+	LoadBalancerSKU   string               `json:"loadBalancerSku,omitempty"`
+	LoadBalancer      *LoadBalancerProfile `json:"loadBalancerProfile,omitempty"`
+	NATGateway        *NATGatewayProfile   `json:"natGatewayProfile,omitempty"`
+}
+
+// LoadBalancerProfile says what the outbound type loadBalancer goes out by.
+type LoadBalancerProfile struct {
+	ManagedOutboundIPs     *ManagedIPs     `json:"managedOutboundIPs,omitempty"`
+	OutboundIPs            *OutboundIPs    `json:"outboundIPs,omitempty"`
+	OutboundIPPrefixes     json.RawMessage `json:"outboundIPPrefixes,omitempty"`
+	EffectiveOutboundIPs   []reference     `json:"effectiveOutboundIPs,omitempty"`
+	AllocatedOutboundPorts *int            `json:"allocatedOutboundPorts,omitempty"`
+	IdleTimeoutInMinutes   *int            `json:"idleTimeoutInMinutes,omitempty"`
+	BackendPoolType        string          `json:"backendPoolType,omitempty"`
+}
+
+// NATGatewayProfile says what the outbound type managedNATGateway goes out by.
+type NATGatewayProfile struct {
+	ManagedOutboundIPs   *ManagedIPs `json:"managedOutboundIPProfile,omitempty"`
+	EffectiveOutboundIPs []reference `json:"effectiveOutboundIPs,omitempty"`
+	IdleTimeoutInMinutes *int        `json:"idleTimeoutInMinutes,omitempty"`
+}
+
+// ManagedIPs are public IP addresses that AKS makes.
+type ManagedIPs struct {
+	Count int `json:"count,omitempty"`
+}
+
+// OutboundIPs are public IP addresses of the user's.
+type OutboundIPs struct {
+	PublicIPs []reference `json:"publicIPs,omitempty"`
+}
+
+// reference points to a resource.
+type reference struct {
+	ID string `json:"id"`
 }
 
 // APIServerAccessProfile says how the API server is reached.
@@ -143,6 +179,15 @@ type Memory struct {
 	SubnetID string `json:"subnetId,omitempty"`
 	// RegistryServer is the value for BOOTSTRAP_PROFILE_CONTAINER_REGISTRY_SERVER on new nodes; "" means Direct.
 	RegistryServer string `json:"registryServer,omitempty"`
+	// RegistryPools are the pools with nodes that were provisioned with the AKS-managed registry when the cluster
+	// left it. It goes with the last of them.
+	RegistryPools []string `json:"registryPools,omitempty"`
+	// Outbound is the outbound type that documents were last made for, written down before they are made.
+	Outbound string `json:"outbound,omitempty"`
+	// OutboundIPs are the names of the public IP addresses that AKS made for it.
+	OutboundIPs []string `json:"outboundIPs,omitempty"`
+	// BackendPools are the load balancer's pools that nodes are members of, once they are there.
+	BackendPools []string `json:"backendPools,omitempty"`
 	// EndpointAddress is the API server's private address in the VNet, once it has one.
 	EndpointAddress string `json:"endpointAddress,omitempty"`
 	// PublicAddress is the API server's address on the Internet, once it has one.

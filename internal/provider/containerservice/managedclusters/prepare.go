@@ -74,7 +74,7 @@ func (t service) defaults(r *resourcetype.Request[Model]) {
 	n.NetworkPlugin = or(n.NetworkPlugin, "azure")
 	n.NetworkPolicy = or(n.NetworkPolicy, "none")
 	n.NetworkDataplane = or(n.NetworkDataplane, "azure")
-	n.OutboundType = or(n.OutboundType, "loadBalancer")
+	n.OutboundType = fold(or(n.OutboundType, outboundLoadBalancer), outboundTypes...)
 	n.LoadBalancerSKU = or(n.LoadBalancerSKU, "standard")
 	n.ServiceCIDR = or(n.ServiceCIDR, "10.0.0.0/16")
 	n.ServiceCIDRs = []string{n.ServiceCIDR}
@@ -82,15 +82,11 @@ func (t service) defaults(r *resourcetype.Request[Model]) {
 	if n.DNSServiceIP == "" {
 		n.DNSServiceIP = tenth(n.ServiceCIDR)
 	}
-	if n.OutboundType == "loadBalancer" || n.OutboundType == "none" || n.OutboundType == "block" {
-		if n.LoadBalancer == nil {
-			n.LoadBalancer = map[string]any{"backendPoolType": "nodeIPConfiguration"}
-		}
-	}
+	defaultProfiles(n)
 	if p.BootstrapProfile == nil {
 		p.BootstrapProfile = &BootstrapProfile{}
 	}
-	p.BootstrapProfile.ArtifactSource = or(p.BootstrapProfile.ArtifactSource, "Direct")
+	p.BootstrapProfile.ArtifactSource = fold(or(p.BootstrapProfile.ArtifactSource, "Direct"), "Direct", "Cache")
 	if p.AutoUpgradeProfile == nil {
 		p.AutoUpgradeProfile = &AutoUpgradeProfile{}
 	}
@@ -111,14 +107,53 @@ func (t service) defaults(r *resourcetype.Request[Model]) {
 	}
 }
 
+// defaultProfiles completes the profile of the outbound type, and takes away those of the others. None and block keep
+// what a load balancer for Services would have, as Azure shows it.
+func defaultProfiles(n *NetworkProfile) {
+	nat, balancer := n.NATGateway, n.LoadBalancer
+	n.NATGateway, n.LoadBalancer = nil, nil
+	switch n.OutboundType {
+	case outboundManagedNAT:
+		if nat == nil {
+			nat = &NATGatewayProfile{}
+		}
+		if nat.ManagedOutboundIPs == nil {
+			nat.ManagedOutboundIPs = &ManagedIPs{Count: 1}
+		}
+		if nat.IdleTimeoutInMinutes == nil {
+			nat.IdleTimeoutInMinutes = ptr(4)
+		}
+		nat.EffectiveOutboundIPs = nil
+		n.NATGateway = nat
+	case outboundLoadBalancer:
+		if balancer == nil {
+			balancer = &LoadBalancerProfile{}
+		}
+		balancer.BackendPoolType = or(balancer.BackendPoolType, "nodeIPConfiguration")
+		if balancer.ManagedOutboundIPs == nil && balancer.OutboundIPs == nil {
+			balancer.ManagedOutboundIPs = &ManagedIPs{Count: 1}
+		}
+		balancer.EffectiveOutboundIPs = nil
+		n.LoadBalancer = balancer
+	case outboundNone, outboundBlock:
+		n.LoadBalancer = &LoadBalancerProfile{BackendPoolType: "nodeIPConfiguration"}
+	case outboundRouting:
+		n.LoadBalancer = balancer // which is refused, if it asks for addresses
+	}
+}
+
 // inherit keeps what an update leaves unsaid and the service never changes by itself.
 func inherit(p *Properties, was Properties) {
 	p.KubernetesVersion = or(p.KubernetesVersion, was.KubernetesVersion)
+	if p.BootstrapProfile == nil {
+		p.BootstrapProfile = was.BootstrapProfile
+	}
 	if was.NetworkProfile != nil {
 		if p.NetworkProfile == nil {
-			p.NetworkProfile = &NetworkProfile{OutboundType: was.NetworkProfile.OutboundType}
+			p.NetworkProfile = &NetworkProfile{LoadBalancer: was.NetworkProfile.LoadBalancer, NATGateway: was.NetworkProfile.NATGateway}
 		}
 		n := p.NetworkProfile
+		n.OutboundType = or(n.OutboundType, was.NetworkProfile.OutboundType)
 		n.NetworkPlugin = or(n.NetworkPlugin, was.NetworkProfile.NetworkPlugin)
 		n.ServiceCIDR = or(n.ServiceCIDR, was.NetworkProfile.ServiceCIDR)
 		n.DNSServiceIP = or(n.DNSServiceIP, was.NetworkProfile.DNSServiceIP)
@@ -211,6 +246,12 @@ func keep(r *resourcetype.Request[Model]) error {
 	// Who names no registry, as whoever never did, has the AKS-managed one once it is there.
 	if b := p.BootstrapProfile; b.ArtifactSource == "Cache" && m.Memory.ManagedRegistry != "" && m.managedRegistry() {
 		b.ContainerRegistryID = managedRegistryID(r.ID, m).String()
+	}
+	// Pools that are to take over what this request says wait until it is there.
+	was := q.BootstrapProfile
+	if was == nil || q.NetworkProfile == nil || q.ProvisioningState == "Failed" || was.ArtifactSource != p.BootstrapProfile.ArtifactSource ||
+		!strings.EqualFold(was.ContainerRegistryID, p.BootstrapProfile.ContainerRegistryID) || q.NetworkProfile.OutboundType != p.NetworkProfile.OutboundType {
+		m.Memory.Infrastructure = false
 	}
 	return nil
 }

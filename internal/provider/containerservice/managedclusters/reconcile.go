@@ -62,11 +62,16 @@ func (t service) reconcile(ctx context.Context, r *resourcetype.Reconciliation[M
 	return resourcetype.Result{}, nil
 }
 
-// follow tells the control plane how many nodes its pools have now. A cluster that is done repairs nothing by
-// itself: what a user deletes of it stays deleted until somebody reconciles it, as on Azure (az aks update -g -n).
+// follow tells the control plane how many nodes its pools have now, and lets a registry go that the last of them has
+// left. A cluster that is done repairs nothing by itself: what a user deletes of it stays deleted until somebody
+// reconciles it, as on Azure (az aks update -g -n).
 func (t service) follow(ctx context.Context, r *resourcetype.Reconciliation[Model]) (resourcetype.Result, error) {
 	if r.Model.Memory == nil || r.Model.Memory.Declared == "" {
 		return resourcetype.Result{}, nil
+	}
+	b := &builder{ctx: ctx, client: r.Client}
+	if t.dropRegistry(b, r); b.err != nil || len(b.pending) > 0 {
+		return resourcetype.Result{Waiting: true}, b.err
 	}
 	cluster, err := t.cluster(ctx, r)
 	if err != nil {
@@ -136,8 +141,15 @@ type poolView struct {
 		ProvisioningState string `json:"provisioningState"`
 	} `json:"properties"`
 	Memory struct {
-		Fault *armerror.Error `json:"fault"`
+		Fault    *armerror.Error `json:"fault"`
+		Model    *nodeModel      `json:"model"`
+		Machines []nodeModel     `json:"machines"`
 	} `json:"cloister"`
+}
+
+// nodeModel is what a node was provisioned with, as far as its cluster cares.
+type nodeModel struct {
+	RegistryServer string `json:"registryServer"`
 }
 
 func (t service) nodeCount(ctx context.Context, r *resourcetype.Reconciliation[Model]) (int, error) {

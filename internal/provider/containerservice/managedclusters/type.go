@@ -75,6 +75,9 @@ type Deps struct {
 	Versions       []string
 	DefaultVersion string
 	TenantID       string
+	// InSteps tells whether a cluster is isolated in steps only, as on Azure since 2026, and not by one update of
+	// its artifact source and its outbound type.
+	InSteps func() (bool, error)
 }
 
 type service struct {
@@ -159,6 +162,9 @@ func references(m *Model) []resourcetype.Reference {
 		z := group.Resource("Microsoft.Network/privateDnsZones", zone)
 		add("cloister", z.String(), "")
 		add("cloister", z.Child("virtualNetworkLinks", "aks-"+m.Memory.Suffix).String(), "")
+	}
+	for _, pool := range m.Memory.RegistryPools {
+		add("cloister", id.Child("agentPools", pool).String(), "")
 	}
 	if m.Memory.ManagedRegistry != "" {
 		registry := managedRegistryID(id, m)

@@ -26,7 +26,7 @@ const (
 	codeUnsupported     = "NotSupported"
 	codeIdentity        = "OnlySupportedOnUserAssignedMSICluster"
 	codeRegistry        = "InvalidBootstrapContainerRegistry"
-	codeOutboundType    = "InvalidOutboundType"
+	codeOutboundType    = "UnsupportedOutboundType"
 	codeSource2         = "InvalidBootstrapArtifactSource"
 	codeAPIServerSubnet = "InvalidApiServerSubnet"
 	codeChannel         = "InvalidNodeOSUpgradeChannel"
@@ -45,12 +45,11 @@ var reserved = []netip.Prefix{
 func (t service) validate(ctx context.Context, r *resourcetype.Request[Model]) error {
 	m, p := r.Model, &r.Model.Properties
 	n, b := p.NetworkProfile, p.BootstrapProfile
-	isolated := n.OutboundType == "none" || n.OutboundType == "block"
 
 	if !slices.Contains([]string{"Direct", "Cache"}, b.ArtifactSource) {
 		return armerror.New(codeSource2, "bootstrapProfile.artifactSource %q is not valid. Allowed values: 'Cache', 'Direct'.", b.ArtifactSource).WithTarget("properties.bootstrapProfile.artifactSource")
 	}
-	if isolated && b.ArtifactSource != "Cache" {
+	if isolated(n.OutboundType) && b.ArtifactSource != "Cache" {
 		return armerror.New(codeIsolation, "When outbound type is none or block, bootstrapProfile.artifactSource must be 'Cache'").WithTarget("properties.bootstrapProfile.artifactSource")
 	}
 	if p.ServicePrincipalProfile.ClientID != "msi" {
@@ -75,12 +74,8 @@ func (t service) validate(ctx context.Context, r *resourcetype.Request[Model]) e
 	default:
 		return armerror.New(codeUnsupported, "networkProfile.networkPlugin %q is not supported by Cloister; use 'azure'.", n.NetworkPlugin).WithTarget("properties.networkProfile.networkPlugin")
 	}
-	switch n.OutboundType {
-	case "none":
-	case "block", "loadBalancer", "managedNATGateway", "userAssignedNATGateway", "userDefinedRouting", "managedNATGatewayV2":
-		return armerror.New(codeUnsupported, "networkProfile.outboundType %q is not supported by this version of Cloister; use 'none'.", n.OutboundType).WithTarget("properties.networkProfile.outboundType")
-	default:
-		return armerror.New(codeOutboundType, "networkProfile.outboundType %q is not valid.", n.OutboundType).WithTarget("properties.networkProfile.outboundType")
+	if err := t.validateOutbound(ctx, r); err != nil {
+		return err
 	}
 	if n.NetworkPolicy != "none" {
 		return armerror.New(codeUnsupported, "networkProfile.networkPolicy %q is not supported by this version of Cloister; use 'none'.", n.NetworkPolicy).WithTarget("properties.networkProfile.networkPolicy")

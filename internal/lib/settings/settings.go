@@ -1,0 +1,53 @@
+// Package settings is what a user has chosen about an installation, in one file of its data directory. It is read
+// when it is needed: a changed setting holds for the next request.
+package settings
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Ways in which a cluster that is not isolated may become so.
+const (
+	// ConversionAtOnce lets one update change the artifact source to Cache and the outbound type to none or block, as
+	// Azure did in 2025.
+	ConversionAtOnce = "at-once"
+	// ConversionInSteps has the artifact source changed and all nodes reimaged before, as Azure does since 2026.
+	ConversionInSteps = "in-steps"
+)
+
+// Settings of an installation.
+type Settings struct {
+	Conversion string `json:"conversion,omitempty"` // "" is ConversionAtOnce
+}
+
+// Path is the file of the installation in dataDir.
+func Path(dataDir string) string { return filepath.Join(dataDir, "settings.json") }
+
+// Load reads the settings. Without a file they are the defaults.
+func Load(dataDir string) (Settings, error) {
+	s := Settings{Conversion: ConversionAtOnce}
+	data, err := os.ReadFile(Path(dataDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &s)
+	}
+	if err != nil {
+		return Settings{}, fmt.Errorf("read the settings in %s: %w", Path(dataDir), err)
+	}
+	return s, s.Validate()
+}
+
+// Validate refuses values that there are not.
+func (s Settings) Validate() error {
+	if s.Conversion != ConversionAtOnce && s.Conversion != ConversionInSteps {
+		return fmt.Errorf("conversion %q is neither %s nor %s", s.Conversion, ConversionAtOnce, ConversionInSteps)
+	}
+	return nil
+}
