@@ -109,12 +109,21 @@ func TestRoles(t *testing.T) {
 		}
 	}
 	wantError(t, as(http.MethodPut, cluster1, cluster("")), http.StatusForbidden, "AuthorizationFailed")
-	if list := i.want(http.StatusOK, as(http.MethodGet, i.group()+"/resources", "")); string(list.body) != `{"value":[]}` {
+	if message := wantError(t, as(http.MethodGet, i.group()+"/resources", ""), http.StatusForbidden, "AuthorizationFailed"); !strings.Contains(message, "'Microsoft.Resources/subscriptions/resourceGroups/resources/read' over scope '"+i.group()+"'") {
+		t.Errorf("a group's resources without a role: %s", message)
+	}
+	if list := i.want(http.StatusOK, as(http.MethodGet, i.subscription()+"/resources", "")); string(list.body) != `{"value":[]}` {
 		t.Errorf("resources shown to a principal without roles: %s", list.body)
 	}
 	if groups := i.want(http.StatusOK, as(http.MethodGet, i.subscription()+"/resourceGroups", "")); groups.at("value") == nil || strings.Contains(string(groups.body), `"rg"`) {
 		t.Errorf("groups shown to a principal without roles: %s", groups.body)
 	}
+
+	// Network Contributor reads the groups that it is in: roles have a name of their own for that.
+	own := i.assign(dev, networkContributor, i.group())
+	i.want(http.StatusOK, as(http.MethodGet, i.group(), ""))
+	wantError(t, as(http.MethodDelete, i.group(), ""), http.StatusForbidden, "AuthorizationFailed")
+	i.want(http.StatusOK, i.do(http.MethodDelete, own, ""))
 
 	assignment := i.assign(dev, reader, i.group())
 	i.want(http.StatusOK, as(http.MethodGet, vnet, ""))

@@ -441,6 +441,14 @@ func TestCollections(t *testing.T) {
 			t.Errorf("GET %s lists %q, want %q", path, got, want)
 		}
 	}
+	bare := c.do("GET", sub+"/resources"+q+"$top=1", "").body
+	full := c.do("GET", sub+"/resources"+q+"$top=1&$expand=createdTime,changedTime,provisioningState", "").body
+	if bare.At("value.0.createdTime") != nil || full.String("value.0.createdTime") == "" || full.String("value.0.changedTime") == "" || full.String("value.0.provisioningState") != "Succeeded" {
+		t.Errorf("expanded: %v", full)
+	}
+	if a := c.do("GET", sub+"/resources"+q+"$expand=secrets", ""); a.status != 400 {
+		t.Errorf("an unknown expansion: %d %s", a.status, a.text)
+	}
 }
 
 func TestProvidersAndEndpoints(t *testing.T) {

@@ -60,8 +60,18 @@ func checkName(d resourcetype.Definition, id resourceid.ID) error {
 	return armerror.New(code, "%s", message)
 }
 
+// roleAction is an action as roles name it. Those on resource groups have a name of their own: Network Contributor,
+// say, lets one read groups as Microsoft.Resources/subscriptions/resourceGroups/read.
+func roleAction(action string) string {
+	if len(action) > len(ResourceGroups) && strings.EqualFold(action[:len(ResourceGroups)+1], ResourceGroups+"/") {
+		return "Microsoft.Resources/subscriptions/resourceGroups" + action[len(ResourceGroups):]
+	}
+	return action
+}
+
 // Authorize returns AuthorizationFailed unless the principal has the role action on the scope.
 func (m *Manager) Authorize(ctx context.Context, p resourcetype.Principal, action string, scope resourceid.ID) error {
+	action = roleAction(action)
 	ok, err := m.authorizer.Authorize(ctx, p, action, scope)
 	if err != nil {
 		return fmt.Errorf("check the permission %s on %s: %w", action, scope, err)

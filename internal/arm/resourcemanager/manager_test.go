@@ -263,6 +263,15 @@ func TestPermissions(t *testing.T) {
 	if err != nil || len(p.Items) != 1 {
 		t.Errorf("%d resources are shown, %v; want the network alone", len(p.Items), err)
 	}
+	// Who may read nothing in a group is told so, but of the subscription he sees what there is for him: nothing.
+	h.Deny(networks + "/read")
+	h.Deny("Microsoft.Resources/subscriptions/resourceGroups/resources/read")
+	_, err = h.Manager.Resources(t.Context(), resourcemanager.Collection{Scope: h.Group(), APIVersion: "2024-01-01", Caller: resourcetypetest.Caller})
+	resourcetypetest.WantError(t, err, armerror.AuthorizationFailed)
+	p, err = h.Manager.Resources(t.Context(), resourcemanager.Collection{Scope: resourceid.MustParse("/subscriptions/" + resourcetypetest.Subscription), APIVersion: "2024-01-01", Caller: resourcetypetest.Caller})
+	if err != nil || len(p.Items) != 0 {
+		t.Errorf("%d resources are shown, %v", len(p.Items), err)
+	}
 }
 
 func TestClient(t *testing.T) {

@@ -187,7 +187,7 @@ func (m *Manager) readable(ctx context.Context, p resourcetype.Principal, all []
 		if !known {
 			continue
 		}
-		ok, err := m.authorizer.Authorize(ctx, p, d.Name+"/read", r.ID)
+		ok, err := m.authorizer.Authorize(ctx, p, roleAction(d.Name+"/read"), r.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -258,6 +258,10 @@ func (m *Manager) Resources(ctx context.Context, c Collection) (Page, error) {
 	if err != nil {
 		return Page{}, err
 	}
+	expand, err := expansions(c.Query.Get("$expand"))
+	if err != nil {
+		return Page{}, err
+	}
 	all, err := m.store.List(ctx, resourcestore.Filter{Under: c.Scope})
 	if err != nil {
 		return Page{}, err
@@ -271,6 +275,12 @@ func (m *Manager) Resources(ctx context.Context, c Collection) (Page, error) {
 	}
 	if chosen, err = m.readable(ctx, c.Caller, chosen); err != nil {
 		return Page{}, err
+	}
+	// A subscription shows to each what he may read in it. A group refuses who may read nothing in it.
+	if len(chosen) == 0 && !c.Scope.GroupID().IsZero() {
+		if err := m.Authorize(ctx, c.Caller, ResourceGroups+"/resources/read", c.Scope); err != nil {
+			return Page{}, err
+		}
 	}
 	chosen, next, err := page(chosen, c.Query)
 	if err != nil {
@@ -288,6 +298,9 @@ func (m *Manager) Resources(ctx context.Context, c Collection) (Page, error) {
 				brief[k] = v
 			}
 		}
+		if err := expand(brief, r); err != nil {
+			return Page{}, err
+		}
 		b, err := json.Marshal(brief)
 		if err != nil {
 			return Page{}, err
@@ -295,4 +308,33 @@ func (m *Manager) Resources(ctx context.Context, c Collection) (Page, error) {
 		p.Items = append(p.Items, b)
 	}
 	return p, nil
+}
+
+// expansions read $expand: what ARM adds to each resource of a list when it is asked for.
+// https://learn.microsoft.com/rest/api/resources/resources/list
+func expansions(words string) (func(brief map[string]json.RawMessage, r resourcestore.Resource) error, error) {
+	wanted := map[string]func(resourcestore.Resource) any{}
+	for _, w := range strings.Split(words, ",") {
+		switch strings.ToLower(strings.TrimSpace(w)) {
+		case "":
+		case "createdtime":
+			wanted["createdTime"] = func(r resourcestore.Resource) any { return r.Created.UTC() }
+		case "changedtime":
+			wanted["changedTime"] = func(r resourcestore.Resource) any { return r.Changed.UTC() }
+		case "provisioningstate":
+			wanted["provisioningState"] = func(r resourcestore.Resource) any { return cmp.Or(resourcetype.State(r.Body), resourcestore.Succeeded) }
+		default:
+			return nil, armerror.New("InvalidExpandInQueryString", "Invalid $expand '%s' specified in the query string. It can hold 'createdTime', 'changedTime' and 'provisioningState'.", words)
+		}
+	}
+	return func(brief map[string]json.RawMessage, r resourcestore.Resource) error {
+		for k, value := range wanted {
+			b, err := json.Marshal(value(r))
+			if err != nil {
+				return err
+			}
+			brief[k] = b
+		}
+		return nil
+	}, nil
 }

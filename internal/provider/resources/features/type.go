@@ -38,6 +38,7 @@ const (
 
 // Model is the document of a feature.
 type Model struct {
+	Name       string     `json:"name,omitempty"`
 	Properties Properties `json:"properties"`
 	Cloister   *Memory    `json:"cloister,omitempty"`
 }
@@ -87,6 +88,7 @@ func Spec(now func() time.Time) resourcetype.Spec[Model] {
 		},
 		Render: func(_ context.Context, v *resourcetype.View[Model]) error {
 			v.Model.Properties.State = v.Model.State(now())
+			v.Model.Name = fullName(v.ID)
 			return nil
 		},
 		Actions: map[string]resourcetype.Action[Model]{
@@ -115,8 +117,11 @@ func All(now func() time.Time) resourcetype.Spec[Model] {
 	return s
 }
 
+// fullName is the name of a feature in its document: that of its provider is part of it.
+func fullName(id resourceid.ID) string { return strings.Join(id.Names(), "/") }
+
 func answer(id resourceid.ID, state string) any {
-	return map[string]any{"id": id.String(), "name": strings.Join(id.Names(), "/"), "type": Name, "properties": map[string]any{"state": state}}
+	return map[string]any{"id": id.String(), "name": fullName(id), "type": Name, "properties": map[string]any{"state": state}}
 }
 
 // find is a known feature that nobody registered yet, or FeatureNotFound.

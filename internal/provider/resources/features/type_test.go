@@ -27,7 +27,7 @@ func TestRegistration(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.Put(t, id, string(r.Body))
-	if m := providertest.Render(t, d, s, id); m.Properties.State != NotRegistered {
+	if m := providertest.Render(t, d, s, id); m.Properties.State != NotRegistered || m.Name != "Microsoft.ContainerService/NetworkIsolatedClusterPreview" {
 		t.Errorf("%+v", m)
 	}
 	post := func(action string) string {

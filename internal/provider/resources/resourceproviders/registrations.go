@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
@@ -21,9 +22,14 @@ const documentType = "Microsoft.Resources/providerRegistrations"
 // States of a registration. A subscription starts registered for every provider, so that nothing has to be
 // registered first; unregistering is remembered.
 const (
-	Registered   = "Registered"
-	Unregistered = "Unregistered"
+	Registering   = "Registering"
+	Registered    = "Registered"
+	Unregistering = "Unregistering"
+	Unregistered  = "Unregistered"
 )
+
+// settle is how long a change takes to show; in Azure it is minutes.
+const settle = 2 * time.Second
 
 // Store is where the documents are.
 type Store interface {
@@ -32,14 +38,19 @@ type Store interface {
 }
 
 // Registrations answers the front door and the resource manager.
-type Registrations struct{ store Store }
+type Registrations struct {
+	store Store
+	now   func() time.Time
+}
 
 // New keeps registrations in the store.
-func New(s Store) *Registrations { return &Registrations{s} }
+func New(s Store) *Registrations { return &Registrations{s, time.Now} }
 
 type document struct {
 	Properties struct {
-		RegistrationState string `json:"registrationState"`
+		RegistrationState string    `json:"registrationState"` // what it is, or becomes
+		Before            string    `json:"before,omitempty"`
+		Asked             time.Time `json:"asked,omitzero"`
 	} `json:"properties"`
 }
 
@@ -47,28 +58,51 @@ func id(subscription, namespace string) resourceid.ID {
 	return resourceid.MustParse("/subscriptions/"+subscription).Resource(documentType, namespace)
 }
 
-// State is Registered or Unregistered.
+// State is the registration's state now.
 func (r *Registrations) State(ctx context.Context, subscription, namespace string) (string, error) {
+	d, err := r.read(ctx, subscription, namespace)
+	if err != nil {
+		return "", err
+	}
+	state := d.Properties.RegistrationState
+	if r.now().Sub(d.Properties.Asked) >= settle {
+		return state, nil
+	}
+	if state == Registered {
+		return Registering, nil
+	}
+	return Unregistering, nil
+}
+
+func (r *Registrations) read(ctx context.Context, subscription, namespace string) (document, error) {
+	d := document{}
+	d.Properties.RegistrationState = Registered
 	stored, err := r.store.Get(ctx, id(subscription, namespace))
 	if errors.Is(err, resourcestore.ErrNotFound) {
-		return Registered, nil
+		return d, nil
 	}
-	var d document
 	if err == nil {
 		err = json.Unmarshal(stored.Body, &d)
 	}
 	if err != nil {
-		return "", fmt.Errorf("read the registration of %s in %s: %w", namespace, subscription, err)
+		return d, fmt.Errorf("read the registration of %s in %s: %w", namespace, subscription, err)
 	}
-	return d.Properties.RegistrationState, nil
+	return d, nil
 }
 
-// Set registers or unregisters.
+// Set registers or unregisters. Registering what is registered refreshes it, as the page has it, and shows as that.
 func (r *Registrations) Set(ctx context.Context, subscription, namespace string, registered bool) error {
+	old, err := r.read(ctx, subscription, namespace)
+	if err != nil {
+		return err
+	}
 	var d document
-	d.Properties.RegistrationState = Unregistered
+	d.Properties.RegistrationState, d.Properties.Before, d.Properties.Asked = Unregistered, old.Properties.RegistrationState, r.now().UTC()
 	if registered {
 		d.Properties.RegistrationState = Registered
+	}
+	if was := old.Properties; was.RegistrationState == d.Properties.RegistrationState && r.now().Sub(was.Asked) < settle {
+		return nil // it is under way
 	}
 	body, err := json.Marshal(d)
 	if err != nil {
@@ -81,8 +115,12 @@ func (r *Registrations) Set(ctx context.Context, subscription, namespace string,
 	return nil
 }
 
-// Registered reports whether the subscription may use the provider.
+// Registered reports whether the subscription may use the provider: a refresh takes nothing away.
 func (r *Registrations) Registered(ctx context.Context, subscription, namespace string) (bool, error) {
-	state, err := r.State(ctx, subscription, namespace)
-	return state == Registered, err
+	d, err := r.read(ctx, subscription, namespace)
+	if err != nil {
+		return false, err
+	}
+	p := d.Properties
+	return p.RegistrationState == Registered && (p.Before != Unregistered || r.now().Sub(p.Asked) >= settle), nil
 }

@@ -2,6 +2,7 @@ package resourceproviders
 
 import (
 	"testing"
+	"time"
 
 	"github.com/cloister-dev/cloister/internal/arm/frontdoor"
 	"github.com/cloister-dev/cloister/internal/arm/resourcemanager"
@@ -15,21 +16,38 @@ var (
 
 func TestRegistrations(t *testing.T) {
 	store := memory.New()
-	r := New(store)
-	registered := func(subscription, namespace string, want bool) {
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	// One on the same store each time: what was set is stored.
+	r := func() *Registrations { return &Registrations{store, func() time.Time { return now }} }
+	want := func(subscription, namespace, state string, usable bool) {
 		t.Helper()
-		// A second one on the same store: what was set is stored.
-		if got, err := New(store).Registered(t.Context(), subscription, namespace); err != nil || got != want {
-			t.Errorf("%s in %s: %v, %v", namespace, subscription, got, err)
+		s, err1 := r().State(t.Context(), subscription, namespace)
+		u, err2 := r().Registered(t.Context(), subscription, namespace)
+		if err1 != nil || err2 != nil || s != state || u != usable {
+			t.Errorf("%s in %s: %s, usable %v (%v, %v), want %s, %v", namespace, subscription, s, u, err1, err2, state, usable)
 		}
 	}
-	registered("s", "Microsoft.Network", true)
-	for _, on := range []bool{false, false, true} {
-		if err := r.Set(t.Context(), "s", "microsoft.network", on); err != nil {
+	set := func(registered bool) {
+		t.Helper()
+		if err := r().Set(t.Context(), "s", "microsoft.network", registered); err != nil {
 			t.Fatal(err)
 		}
-		registered("s", "Microsoft.Network", on)
-		registered("other", "Microsoft.Network", true)
-		registered("s", "Microsoft.ContainerRegistry", true)
 	}
+	want("s", "Microsoft.Network", Registered, true)
+	set(true) // a refresh shows, and takes nothing away
+	want("s", "Microsoft.Network", Registering, true)
+	now = now.Add(settle)
+	want("s", "Microsoft.Network", Registered, true)
+	set(false)
+	want("s", "Microsoft.Network", Unregistering, false)
+	now = now.Add(settle)
+	want("s", "Microsoft.Network", Unregistered, false)
+	set(true)
+	want("s", "Microsoft.Network", Registering, false)
+	now = now.Add(settle / 2)
+	set(true) // asked for again meanwhile, it takes no longer
+	now = now.Add(settle / 2)
+	want("s", "Microsoft.Network", Registered, true)
+	want("other", "Microsoft.Network", Registered, true)
+	want("s", "Microsoft.ContainerRegistry", Registered, true)
 }
