@@ -16,6 +16,8 @@ import (
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/agentpools"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/managedclusters"
 	"github.com/cloister-dev/cloister/internal/provider/managedidentity/userassignedidentities"
+	"github.com/cloister-dev/cloister/internal/provider/network/loadbalancers"
+	"github.com/cloister-dev/cloister/internal/provider/network/natgateways"
 	"github.com/cloister-dev/cloister/internal/provider/network/networkinterfaces"
 	"github.com/cloister-dev/cloister/internal/provider/network/networksecuritygroups"
 	"github.com/cloister-dev/cloister/internal/provider/network/networksecuritygroups/securityrules"
@@ -24,6 +26,9 @@ import (
 	"github.com/cloister-dev/cloister/internal/provider/network/privatednszones/virtualnetworklinks"
 	"github.com/cloister-dev/cloister/internal/provider/network/privateendpoints"
 	"github.com/cloister-dev/cloister/internal/provider/network/privateendpoints/privatednszonegroups"
+	"github.com/cloister-dev/cloister/internal/provider/network/publicipaddresses"
+	"github.com/cloister-dev/cloister/internal/provider/network/routetables"
+	"github.com/cloister-dev/cloister/internal/provider/network/routetables/routes"
 	"github.com/cloister-dev/cloister/internal/provider/network/virtualnetworks"
 	"github.com/cloister-dev/cloister/internal/provider/network/virtualnetworks/subnets"
 	"github.com/cloister-dev/cloister/internal/provider/resources/features"
@@ -54,6 +59,11 @@ func (a *API) resourceTypes(e Engines) []resourcetype.Definition {
 		networksecuritygroups.Type(e.World, defaultRules()),
 		securityrules.Type(e.World),
 		networkinterfaces.Type(e.World, a.isFirstParty),
+		publicipaddresses.Type(e.World),
+		natgateways.Type(e.World),
+		routetables.Type(e.World),
+		routes.Type(e.World),
+		loadbalancers.Type(e.World),
 		privateendpoints.Type(e.World, a.access),
 		privatednszonegroups.Type(),
 		privatednszones.Type(e.World),

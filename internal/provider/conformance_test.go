@@ -28,6 +28,28 @@ func TestConformance(t *testing.T) {
 		"network interface": func(h *resourcetypetest.Harness, p parts) resourcetypetest.Case {
 			return resourcetypetest.Case{ID: h.ID(network+"networkInterfaces", "nic"), Body: `{"location":"eastus","properties":{"ipConfigurations":[{"name":"a","properties":{"subnet":{"id":"` + p.aks.String() + `"}}},{"name":"b","properties":{"primary":true,"subnet":{"id":"` + p.aks.String() + `"}}}]}}`}
 		},
+		"public IP address": func(h *resourcetypetest.Harness, _ parts) resourcetypetest.Case {
+			return resourcetypetest.Case{ID: h.ID(network+"publicIPAddresses", "ip"), Body: `{"location":"eastus","sku":{"name":"Standard"},"properties":{"publicIPAllocationMethod":"Static"}}`}
+		},
+		"NAT gateway": func(h *resourcetypetest.Harness, p parts) resourcetypetest.Case {
+			ip := h.ID(network+"publicIPAddresses", "ip")
+			h.Put(ip, `{"location":"eastus","sku":{"name":"Standard"}}`)
+			return resourcetypetest.Case{ID: h.ID(network+"natGateways", "nat"), Body: `{"location":"eastus","sku":{"name":"Standard"},"properties":{"idleTimeoutInMinutes":10,"publicIpAddresses":[{"id":"` + ip.String() + `"}]}}`}
+		},
+		"route table": func(h *resourcetypetest.Harness, _ parts) resourcetypetest.Case {
+			return resourcetypetest.Case{ID: h.ID(network+"routeTables", "rt"), Body: `{"location":"eastus","properties":{"disableBgpRoutePropagation":true,"routes":[` + userRoute + `]}}`}
+		},
+		"route": func(h *resourcetypetest.Harness, _ parts) resourcetypetest.Case {
+			table := h.ID(network+"routeTables", "rt")
+			h.Put(table, `{"location":"eastus"}`)
+			return resourcetypetest.Case{ID: table.Child("routes", "out"), Body: userRoute}
+		},
+		"load balancer": func(h *resourcetypetest.Harness, p parts) resourcetypetest.Case {
+			ip := h.ID(network+"publicIPAddresses", "ip")
+			h.Put(ip, `{"location":"eastus","sku":{"name":"Standard"}}`)
+			id := h.ID(network+"loadBalancers", "kubernetes")
+			return resourcetypetest.Case{ID: id, Body: balancer(id.String(), ip.String(), p.aks.String())}
+		},
 		"private endpoint": func(h *resourcetypetest.Harness, p parts) resourcetypetest.Case {
 			return resourcetypetest.Case{ID: h.ID(network+"privateEndpoints", "pe2"), Body: `{"location":"eastus","properties":{"manualPrivateLinkServiceConnections":[{"name":"c","properties":{"groupIds":["registry"],"requestMessage":"please","privateLinkServiceId":"` + p.registry.String() + `"}}],"subnet":{"id":"` + p.acr.String() + `"}}}`}
 		},
@@ -68,5 +90,16 @@ func TestConformance(t *testing.T) {
 		})
 	}
 }
+
+// balancer is a load balancer with an outbound rule, as AKS makes it, and an internal frontend.
+func balancer(id, publicIP, subnet string) string {
+	return `{"location":"eastus","sku":{"name":"Standard"},"properties":{
+		"frontendIPConfigurations":[{"name":"front","properties":{"publicIPAddress":{"id":"` + publicIP + `"}}},{"name":"inside","properties":{"subnet":{"id":"` + subnet + `"}}}],
+		"backendAddressPools":[{"name":"aksOutboundBackendPool"}],
+		"outboundRules":[{"name":"aksOutboundRule","properties":{"protocol":"All","allocatedOutboundPorts":0,"enableTcpReset":true,"idleTimeoutInMinutes":30,
+			"frontendIPConfigurations":[{"id":"` + id + `/frontendIPConfigurations/front"}],"backendAddressPool":{"id":"` + id + `/backendAddressPools/aksOutboundBackendPool"}}}]}}`
+}
+
+const userRoute = `{"name":"out","properties":{"addressPrefix":"0.0.0.0/0","nextHopType":"VirtualAppliance","nextHopIpAddress":"192.168.1.4"}}`
 
 const rule = `{"name":"deny","properties":{"protocol":"*","sourcePortRange":"*","destinationPortRange":"*","sourceAddressPrefix":"*","destinationAddressPrefix":"Internet","access":"Deny","priority":100,"direction":"Outbound"}}`

@@ -18,6 +18,8 @@ import (
 	"github.com/cloister-dev/cloister/internal/provider/containerregistry/registries/privateendpointconnections"
 	"github.com/cloister-dev/cloister/internal/provider/containerregistry/registries/privatelinkresources"
 	"github.com/cloister-dev/cloister/internal/provider/managedidentity/userassignedidentities"
+	"github.com/cloister-dev/cloister/internal/provider/network/loadbalancers"
+	"github.com/cloister-dev/cloister/internal/provider/network/natgateways"
 	"github.com/cloister-dev/cloister/internal/provider/network/networkinterfaces"
 	"github.com/cloister-dev/cloister/internal/provider/network/networksecuritygroups"
 	"github.com/cloister-dev/cloister/internal/provider/network/networksecuritygroups/securityrules"
@@ -26,6 +28,9 @@ import (
 	"github.com/cloister-dev/cloister/internal/provider/network/privatednszones/virtualnetworklinks"
 	"github.com/cloister-dev/cloister/internal/provider/network/privateendpoints"
 	"github.com/cloister-dev/cloister/internal/provider/network/privateendpoints/privatednszonegroups"
+	"github.com/cloister-dev/cloister/internal/provider/network/publicipaddresses"
+	"github.com/cloister-dev/cloister/internal/provider/network/routetables"
+	"github.com/cloister-dev/cloister/internal/provider/network/routetables/routes"
 	"github.com/cloister-dev/cloister/internal/provider/network/virtualnetworks"
 	"github.com/cloister-dev/cloister/internal/provider/network/virtualnetworks/subnets"
 	"github.com/cloister-dev/cloister/internal/provider/resources/features"
@@ -60,6 +65,7 @@ func definitions(approve approver) []resourcetype.Definition {
 		resourcegroups.Type(),
 		virtualnetworks.Type(w), subnets.Type(w), networksecuritygroups.Type(w, defaults), securityrules.Type(w),
 		networkinterfaces.Type(w, func(p resourcetype.Principal) bool { return strings.HasPrefix(p.ObjectID, "service:") }),
+		publicipaddresses.Type(w), natgateways.Type(w), routetables.Type(w), routes.Type(w), loadbalancers.Type(w),
 		privateendpoints.Type(w, approve), privatednszonegroups.Type(), privatednszones.Type(w), virtualnetworklinks.Type(w),
 		cacherules.Type(w), privateendpointconnections.Type(w), resourcetype.DefineEndpoint(registries.CheckNameAvailability()),
 		userassignedidentities.Type("11111111-1111-1111-1111-111111111111"),

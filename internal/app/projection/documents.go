@@ -95,6 +95,8 @@ type subnet struct {
 		AddressPrefixes       []string `json:"addressPrefixes"`
 		DefaultOutboundAccess *bool    `json:"defaultOutboundAccess"`
 		NetworkSecurityGroup  *ref     `json:"networkSecurityGroup"`
+		NATGateway            *ref     `json:"natGateway"`
+		RouteTable            *ref     `json:"routeTable"`
 		Delegations           []struct {
 			Properties struct {
 				ServiceName string `json:"serviceName"`
@@ -110,8 +112,11 @@ type networkInterface struct {
 				PrivateIPAddress string `json:"privateIPAddress"`
 				Primary          *bool  `json:"primary"`
 				Subnet           *ref   `json:"subnet"`
+				PublicIPAddress  *ref   `json:"publicIPAddress"`
+				Pools            []ref  `json:"loadBalancerBackendAddressPools"`
 			} `json:"properties"`
 		} `json:"ipConfigurations"`
+		EnableIPForwarding   bool `json:"enableIPForwarding"`
 		NetworkSecurityGroup *ref `json:"networkSecurityGroup"`
 	} `json:"properties"`
 }

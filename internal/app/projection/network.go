@@ -45,11 +45,20 @@ func (b *builder) virtualNetworks() error {
 				return err
 			}
 			outbound := doc.Properties.DefaultOutboundAccess
-			n.Subnets = append(n.Subnets, fabric.Subnet{
+			sub := fabric.Subnet{
 				Name: strings.ToLower(s.ID.Name()), Prefix: prefix, Rules: rules,
 				// What is in a delegated subnet goes out as its service sees fit, and an API server does not.
 				DefaultOutbound: (outbound == nil || *outbound) && !doc.isDelegated(),
-			})
+			}
+			if !doc.isDelegated() {
+				if sub.NATGateway, err = b.natGateway(doc.Properties.NATGateway, n); err != nil {
+					return err
+				}
+			}
+			if sub.Routes, err = b.routes(doc.Properties.RouteTable); err != nil {
+				return err
+			}
+			n.Subnets = append(n.Subnets, sub)
 		}
 		b.networks[r.ID.Key()] = n
 		b.out.Services.Networks = append(b.out.Services.Networks, vnetservices.Network{ID: n.ID, NetNS: b.in.Layout.NetNS(n.NetNS())})
@@ -148,7 +157,8 @@ func (b *builder) interfaces() error {
 		}
 		nic := fabric.NIC{
 			ID: shortHash(r.ID.Key()), Interface: "eth0",
-			Guest: fabric.Guest{Name: "node-" + own.machine.ID, UIDBase: own.machine.UIDBase, UIDCount: uidCount},
+			Guest:      fabric.Guest{Name: "node-" + own.machine.ID, UIDBase: own.machine.UIDBase, UIDCount: uidCount},
+			Forwarding: doc.Properties.EnableIPForwarding,
 		}
 		var n *fabric.Network
 		var all []netip.Addr
@@ -161,6 +171,13 @@ func (b *builder) interfaces() error {
 				return err
 			}
 			all = append(all, a)
+			in, _ := b.network(c.Properties.Subnet.ID)
+			if in == nil {
+				continue
+			}
+			if err := b.waysOut(&nic, in, a, c.Properties.PublicIPAddress, c.Properties.Pools); err != nil {
+				return err
+			}
 			if primary := c.Properties.Primary; primary != nil && *primary || i == 0 && !nic.Address.IsValid() {
 				if nic.Address.IsValid() {
 					nic.Secondary = append(nic.Secondary, nic.Address)

@@ -81,7 +81,8 @@ type builder struct {
 	leaves    map[string][]netip.Addr
 	networks  map[string]*fabric.Network // by the virtual network's key
 	endpoints map[string][]registry.Endpoint
-	machines  map[string]owner // by the NIC's key
+	machines  map[string]owner      // by the NIC's key
+	claimed   map[netip.Addr]string // public IP addresses, with the ID of the network in the fabric that each leads to
 }
 
 type owner struct {
@@ -98,6 +99,7 @@ func Project(in Input) (State, error) {
 		in: in, docs: index(in.Documents), leaves: map[string][]netip.Addr{LeafRegistry: nil, LeafServices: nil},
 		networks:  map[string]*fabric.Network{},
 		endpoints: map[string][]registry.Endpoint{}, machines: map[string]owner{},
+		claimed: map[netip.Addr]string{},
 	}
 	b.out.Registry, b.out.Services = in.Registry, in.Services
 	for _, step := range []func() error{b.virtualNetworks, b.owners, b.interfaces, b.apiServers, b.privateEndpoints, b.sessions, b.registries, b.names, b.clusters} {

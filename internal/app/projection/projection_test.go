@@ -167,6 +167,7 @@ func ownNetwork() set {
 func TestGolden(t *testing.T) {
 	for name, in := range map[string]Input{
 		"nothing":    set{}.input(),
+		"waysout":    waysOut().input(),
 		"onecluster": oneCluster().input(),
 		"ownnetwork": ownNetwork().input(),
 		"registries": registryDoc("open", "Enabled").with(registryDoc("closed", "Disabled"), vnet("v", "10.0.0.0/16"), subnetOf("v", "s", "10.0.0.0/24", ""),

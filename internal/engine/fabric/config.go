@@ -49,6 +49,7 @@ type Network struct {
 	Subnets   []Subnet
 	NICs      []NIC
 	Endpoints []Endpoint
+	Peers     []Peer
 }
 
 // NetNS is the name of the network's namespace.
@@ -61,7 +62,9 @@ type Subnet struct {
 	DefaultOutbound bool // guests reach `public`, translated
 	// Rules of the subnet's network security group, without Azure's six default rules, which the fabric
 	// appends. nil means there is no group: everything passes. Empty means a group with the default rules alone.
-	Rules []Rule
+	Rules      []Rule
+	NATGateway *NATGateway
+	Routes     []Route // of its route table; nil: there is none
 }
 
 // A NIC joins a guest to a subnet.
@@ -73,6 +76,13 @@ type NIC struct {
 	Guest     Guest
 	Interface string // its name in the guest, "eth0"
 	Rules     []Rule // as in Subnet
+	// Public are instance-level addresses. Outbound are the rules of load balancers that the NIC is behind; Balanced
+	// says that it is behind one at all.
+	Public   []PublicAddress
+	Outbound []OutboundRule
+	Balanced bool
+	// Forwarding lets packets come from it that have other sources than its own, and go to it that are for others.
+	Forwarding bool
 }
 
 // A Guest is the network namespace a NIC ends in. With a UIDCount it belongs to a user namespace with that
@@ -151,6 +161,7 @@ func (c Config) ordered() Config {
 		n := &c.Networks[i]
 		n.Subnets = slices.SortedFunc(slices.Values(n.Subnets), func(a, b Subnet) int { return by(a.Name, b.Name) })
 		n.NICs = slices.SortedFunc(slices.Values(n.NICs), func(a, b NIC) int { return by(a.ID, b.ID) })
+		n.Peers = slices.SortedFunc(slices.Values(n.Peers), func(a, b Peer) int { return by(a.ID, b.ID) })
 		n.Endpoints = slices.SortedFunc(slices.Values(n.Endpoints), func(a, b Endpoint) int { return by(a.ID, b.ID) })
 		for j := range n.NICs {
 			n.NICs[j].Secondary = slices.SortedFunc(slices.Values(n.NICs[j].Secondary), netip.Addr.Compare)
@@ -195,6 +206,7 @@ func (c Config) Validate() error {
 		v.network(n, guests)
 	}
 	v.idRanges(guests)
+	v.egress(c.Networks)
 	return errors.Join(v.faults...)
 }
 
@@ -290,6 +302,47 @@ func (v *validation) network(n Network, guests map[string]Guest) {
 		v.check(len(e.Ports) > 0, "%s: no port", where)
 		leaf, ok := v.services[e.ServiceAddress]
 		v.check(ok && leaf == e.Leaf, "%s: leaf %q does not have address %s", where, e.Leaf, e.ServiceAddress)
+	}
+}
+
+// egress finds a public address that is two networks', routes that lead nowhere known, and peers that do not agree.
+func (v *validation) egress(networks []Network) {
+	owners, byID := map[netip.Addr]string{}, map[string]Network{}
+	for _, n := range networks {
+		byID[n.ID] = n
+		for a, by := range n.named() {
+			v.check(a.Is4() && grantSpace.Contains(a), "network %s: %s: public address %s is not in %s", n.ID, by, a, grantSpace)
+			other, taken := owners[a]
+			v.check(!taken, "network %s: %s: public address %s is network %s's", n.ID, by, a, other)
+			owners[a] = n.ID
+		}
+		for _, s := range n.Subnets {
+			seen := map[netip.Prefix]bool{}
+			for _, r := range s.Routes {
+				where := fmt.Sprintf("network %s: subnet %s: route %s", n.ID, s.Name, r.Prefix)
+				v.check(r.Prefix.Addr().Is4() && !seen[r.Prefix.Masked()], "%s: not an IPv4 prefix, or the second one of it", where)
+				v.check(slices.Contains([]Hop{VnetLocal, Internet, VirtualAppliance, Nowhere}, r.Hop), "%s: hop %q", where, r.Hop)
+				v.check((r.Hop == VirtualAppliance) == r.Appliance.Is4(), "%s: appliance %s", where, r.Appliance)
+				seen[r.Prefix.Masked()] = true
+			}
+		}
+		for _, nic := range n.NICs {
+			for _, p := range nic.Public {
+				v.check(slices.Contains(nic.addresses(), p.Private), "network %s: NIC %s: %s, which is to be %s outside, is not its address", n.ID, nic.ID, p.Private, p.Public)
+			}
+			for _, o := range nic.Outbound {
+				_, known := protocols[o.Protocol]
+				v.check(known, "network %s: NIC %s: outbound protocol %q", n.ID, nic.ID, o.Protocol)
+			}
+		}
+	}
+	for _, n := range networks {
+		for _, p := range n.Peers {
+			v.check(slices.ContainsFunc(byID[p.ID].Peers, func(q Peer) bool { return q.ID == n.ID }) && p.ID != n.ID, "network %s: peer %s does not name it", n.ID, p.ID)
+			for _, a := range p.Prefixes {
+				v.check(a.Addr().Is4() && !slices.ContainsFunc(n.Prefixes, a.Overlaps), "network %s: peer %s: prefix %s overlaps its own", n.ID, p.ID, a)
+			}
+		}
 	}
 }
 

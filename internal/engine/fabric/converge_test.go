@@ -61,12 +61,21 @@ func (w *world) snapshot() string {
 					}
 				}
 			}
-			routes, err := h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+			routes, err := h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 			if err != nil {
 				return err
 			}
 			for _, r := range routes {
-				lines = append(lines, fmt.Sprintf("  route %s via %s dev %s src %s", r.Dst, r.Gw, names[r.LinkIndex], r.Src))
+				if r.Table != unix.RT_TABLE_LOCAL {
+					lines = append(lines, fmt.Sprintf("  route %s via %s dev %s src %s type %d table %d", r.Dst, r.Gw, names[r.LinkIndex], r.Src, r.Type, r.Table))
+				}
+			}
+			steering, err := h.RuleList(netlink.FAMILY_V4)
+			if err != nil {
+				return err
+			}
+			for _, r := range steering {
+				lines = append(lines, fmt.Sprintf("  rule %d mark %d table %d", r.Priority, r.Mark, r.Table))
 			}
 			slices.Sort(lines)
 			fmt.Fprintln(&b, strings.Join(lines, "\n"))
@@ -101,7 +110,10 @@ func small() Config {
 	a := vnet("a", "10.0")
 	a.Subnets[0].DefaultOutbound = true
 	a.Subnets[0].Rules = []Rule{}
+	a.Subnets[0].Routes = []Route{{Prefix: anywhere, Hop: VirtualAppliance, Appliance: ip("10.0.1.50")}, {Prefix: cidr("198.18.0.0/24")[0], Hop: Internet}}
 	a.NICs = []NIC{node(a, 1), jumpBox(a, "box", "10.0.1.50")}
+	a.NICs[0].Public = []PublicAddress{{a.NICs[0].Address, ip("198.19.128.1")}}
+	a.NICs[1].Forwarding = true
 	c := services(a)
 	c.Workstations = []Workstation{{Name: "workstation-x", Address: ip("198.18.8.7")}}
 	c.Networks[0].NICs = append(c.Networks[0].NICs, serviceNIC("cp-one", "10.0.2.10"))
@@ -118,8 +130,10 @@ func changed() Config {
 	a := c.Networks[0]
 	box := a.NICs[1]
 	box.Address, box.ID = ip("10.0.1.4"), "other" // takes the address over, under another ID in the same guest
+	box.Forwarding = false
 	a.NICs = []NIC{box}
-	a.Subnets[0].DefaultOutbound, a.Subnets[0].Rules = false, nil
+	a.Subnets[0].DefaultOutbound, a.Subnets[0].Rules, a.Subnets[0].Routes = false, nil, nil
+	a.Subnets[1].Routes, a.Subnets[1].NATGateway = []Route{{Prefix: anywhere, Hop: Nowhere}}, &NATGateway{ips("198.19.128.1")}
 	a.Endpoints = nil
 	return Config{Leaves: c.Leaves[1:], Networks: []Network{a, b}}
 }

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -226,70 +225,6 @@ func (o *openSpace) sysctls(values ...setting) error {
 		}
 		return nil
 	})
-}
-
-// ensureRoutes adds what is missing, replaces what differs and, save in a guest, removes what is not planned.
-func (o *openSpace) ensureRoutes() error {
-	have, err := dump(func() ([]netlink.Route, error) {
-		return o.route.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
-	})
-	if err != nil {
-		return fmt.Errorf("list routes: %w", err)
-	}
-	byDestination := map[netip.Prefix][]netlink.Route{}
-	for _, r := range have {
-		dst := anywhere
-		if r.Dst != nil {
-			ones, _ := r.Dst.Mask.Size()
-			address, _ := netip.AddrFromSlice(r.Dst.IP.To4())
-			dst = netip.PrefixFrom(address, ones)
-		}
-		byDestination[dst] = append(byDestination[dst], r)
-	}
-	planned := map[netip.Prefix]bool{}
-	var errs []error
-	for _, r := range o.space.routes {
-		planned[r.dst] = true
-		if err := o.ensureRoute(r, byDestination[r.dst]); err != nil {
-			errs = append(errs, fmt.Errorf("route %s by %s: %w", r.dst, r.dev, err))
-		}
-	}
-	if o.guest {
-		return errors.Join(errs...)
-	}
-	for dst, list := range byDestination {
-		if planned[dst] {
-			continue
-		}
-		for _, r := range list {
-			err := o.do("remove route "+dst.String()+" in "+o.name, func() error { return o.route.RouteDel(&r) })
-			if err != nil && !errors.Is(err, unix.ESRCH) {
-				errs = append(errs, fmt.Errorf("remove route %s: %w", dst, err))
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (o *openSpace) ensureRoute(r route, there []netlink.Route) error {
-	l, ok := o.links[r.dev]
-	if !ok {
-		return errors.New("the link is not there")
-	}
-	want := netlink.Route{Dst: ipNet(r.dst), LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK, Table: unix.RT_TABLE_MAIN}
-	if r.via.IsValid() {
-		want.Gw, want.Scope = net.IP(r.via.AsSlice()), netlink.SCOPE_UNIVERSE
-		want.Flags = int(netlink.FLAG_ONLINK)
-	}
-	if r.src.IsValid() {
-		want.Src = net.IP(r.src.AsSlice())
-	}
-	if slices.ContainsFunc(there, func(have netlink.Route) bool {
-		return have.LinkIndex == want.LinkIndex && have.Gw.Equal(want.Gw) && have.Src.Equal(want.Src)
-	}) {
-		return nil
-	}
-	return o.do("route "+r.dst.String()+" in "+o.name, func() error { return o.route.RouteReplace(&want) })
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

@@ -15,7 +15,7 @@ import (
 var protocols = map[string]byte{"*": 0, "Tcp": unix.IPPROTO_TCP, "Udp": unix.IPPROTO_UDP, "Icmp": unix.IPPROTO_ICMP}
 
 // securityGroups renders the groups of the network's subnets and NICs, and the maps "outbound" (by the link a
-// packet came from) and "inbound" (by its destination) to the chains that judge it. As on Azure a packet on its way out
+// packet came from) and "inbound" (by the link it is routed to) to the chains that judge it. As on Azure a packet on its way out
 // must pass the NIC's group and then the subnet's, on its way in the subnet's and then the NIC's; the first matching rule
 // of a group, by priority, decides.
 func (t *table) securityGroups(n Network) {
@@ -44,13 +44,10 @@ func (t *table) securityGroups(n Network) {
 			continue
 		}
 		outbound = append(outbound, nftables.SetElement{Key: ifname(nic.device()), VerdictData: t.sequence(nic.device()+"-leave", leave)})
-		entry := t.sequence(nic.device()+"-enter", enter)
-		for _, a := range append([]netip.Addr{nic.Address}, nic.Secondary...) {
-			inbound = append(inbound, nftables.SetElement{Key: a.AsSlice(), VerdictData: entry})
-		}
+		inbound = append(inbound, nftables.SetElement{Key: ifname(nic.device()), VerdictData: t.sequence(nic.device()+"-enter", enter)})
 	}
 	t.add(set{Name: "outbound", Key: nftables.TypeIFName, Map: true, Data: nftables.TypeVerdict, Elements: outbound})
-	t.add(set{Name: "inbound", Key: nftables.TypeIPAddr, Map: true, Data: nftables.TypeVerdict, Elements: inbound})
+	t.add(set{Name: "inbound", Key: nftables.TypeIFName, Map: true, Data: nftables.TypeVerdict, Elements: inbound})
 }
 
 func subnetChain(index int, d Direction) string {
@@ -84,16 +81,27 @@ func (t *table) group(name string, d Direction, list []Rule, n Network) {
 
 // defaultRules are those every group ends with.
 func defaultRules(n Network) []Rule {
-	vnet := slices.Concat(n.Prefixes, podPrefixes(n), []netip.Prefix{host(platformSource)})
+	vnet := slices.Concat(n.VirtualNetwork(), podPrefixes(n), []netip.Prefix{host(platformSource)})
 	balancer := []netip.Prefix{host(platformSource)}
 	return []Rule{
 		{Name: "AllowVnetInBound", Priority: 65000, Direction: Inbound, Allow: true, Protocol: "*", SourcePrefixes: vnet, DestinationPrefixes: vnet},
 		{Name: "AllowAzureLoadBalancerInBound", Priority: 65001, Direction: Inbound, Allow: true, Protocol: "*", SourcePrefixes: balancer},
 		{Name: "DenyAllInBound", Priority: 65500, Direction: Inbound, Protocol: "*"},
 		{Name: "AllowVnetOutBound", Priority: 65000, Direction: Outbound, Allow: true, Protocol: "*", SourcePrefixes: vnet, DestinationPrefixes: vnet},
-		{Name: "AllowInternetOutBound", Priority: 65001, Direction: Outbound, Allow: true, Protocol: "*", DestinationPrefixes: Internet(vnet)},
+		{Name: "AllowInternetOutBound", Priority: 65001, Direction: Outbound, Allow: true, Protocol: "*", DestinationPrefixes: outside(anywhere, vnet)},
 		{Name: "DenyAllOutBound", Priority: 65500, Direction: Outbound, Protocol: "*"},
 	}
+}
+
+// VirtualNetwork is the service tag of that name: the address space of the VNet and of its peers.
+func (n Network) VirtualNetwork() []netip.Prefix {
+	all := slices.Clone(n.Prefixes)
+	for _, p := range n.Peers {
+		if p.Tagged {
+			all = append(all, p.Prefixes...)
+		}
+	}
+	return all
 }
 
 // podPrefixes are pod addresses outside the network's address space (an overlay): they are the VNet's to a group.
@@ -108,11 +116,7 @@ func podPrefixes(n Network) (prefixes []netip.Prefix) {
 	return prefixes
 }
 
-// Internet is the service tag of that name: every address outside the VNet.
-func Internet(vnet []netip.Prefix) []netip.Prefix {
-	return outside(anywhere, vnet)
-}
-
+// outside is what of the prefix lies in none of the others; of all addresses and a VNet's, the service tag Internet.
 func outside(p netip.Prefix, excluded []netip.Prefix) []netip.Prefix {
 	overlaps := false
 	for _, e := range excluded {

@@ -90,7 +90,7 @@ func TestSecurityGroups(t *testing.T) {
 			tries: []try{{first, "10.0.2.4:443", false}, {first, second + ":80", true}}},
 		{name: "Internet denied, as under outboundType block",
 			subnet: []Rule{
-				with(rule(Outbound, 2001, false), func(r *Rule) { r.DestinationPrefixes = Internet(a.Prefixes) }),
+				with(rule(Outbound, 2001, false), func(r *Rule) { r.DestinationPrefixes = outside(anywhere, a.Prefixes) }),
 			},
 			tries: []try{{first, "198.18.0.10:443", false}, {first, "10.0.2.4:443", true}, {first, second + ":80", true}}},
 		{name: "a rule that speaks of IPv6 only",
@@ -162,7 +162,7 @@ func TestSecurityGroupOfManyAddresses(t *testing.T) {
 
 func TestInternetIsWhatIsOutsideTheNetwork(t *testing.T) {
 	vnet := cidr("10.0.0.0/16", "10.2.0.0/24")
-	internet := Internet(vnet)
+	internet := outside(anywhere, vnet)
 	contains := func(s string) bool {
 		return slices.ContainsFunc(internet, func(p netip.Prefix) bool { return p.Contains(ip(s)) })
 	}

@@ -25,7 +25,8 @@ type space struct {
 	forward  bool
 	loopback []netip.Addr
 	routes   []route
-	rules    *ruleset // nil: none
+	tables   []routingTable // of marked packets
+	rules    *ruleset       // nil: none
 }
 
 type route struct {
@@ -33,6 +34,8 @@ type route struct {
 	via netip.Addr // may be invalid: on the link itself
 	dev string
 	src netip.Addr // preferred source; may be invalid
+	// throw ends the search in this table and goes on in the next.
+	throw bool
 }
 
 // link is a veth pair. It is made from a's namespace, and a carries the mark that says it is finished.
@@ -82,6 +85,10 @@ func newPlan(c Config, slots map[string]uint16) plan {
 
 	var others []space
 	leaves := map[string]int{} // where in others
+	relays := relays(c.Networks)
+	for _, r := range relays {
+		p.links = append(p.links, wire("vnet-"+r.from, r.dev, "vnet-"+r.to, r.dev))
+	}
 	for _, l := range c.Leaves {
 		leaves[l.Name] = len(others)
 		dev := shortName("l", l.Name)
@@ -103,12 +110,19 @@ func newPlan(c Config, slots map[string]uint16) plan {
 				hubRules.flows = append(hubRules.flows, flow{dev, linkAddress(slot), e.ServiceAddress, port})
 			}
 		}
-		if n.defaultOutbound() {
-			public.routes = append(public.routes, route{dst: host(publicAddress(slot)), dev: dev})
-			publicRules.sources = append(publicRules.sources, source{dev, publicAddress(slot)})
+		for _, a := range n.granted(slot) {
+			public.routes = append(public.routes, route{dst: host(a), dev: dev})
+			publicRules.sources = append(publicRules.sources, source{dev, a})
+		}
+		if n.uplinked() {
 			p.links = append(p.links, wire(publicName, dev, n.NetNS(), publicName))
 		}
-		vnet, guests, links := network(n, slot, leaves)
+		for _, peer := range n.Peers {
+			if n.ID < peer.ID { // once of each pair
+				p.links = append(p.links, wire(n.NetNS(), peerDevice(peer.ID), "vnet-"+peer.ID, peerDevice(n.ID)))
+			}
+		}
+		vnet, guests, links := network(n, slot, leaves, relays)
 		others = append(others, vnet)
 		for _, g := range guests {
 			if i, ok := leaves[g.name]; ok {
@@ -150,23 +164,32 @@ func newPlan(c Config, slots map[string]uint16) plan {
 	return p
 }
 
-func (n Network) defaultOutbound() bool {
-	return slices.ContainsFunc(n.Subnets, func(s Subnet) bool { return s.DefaultOutbound })
-}
+// uplinked tells whether anything grants the network a way out.
+func (n Network) uplinked() bool { return len(n.granted(firstSlot)) > 0 }
 
 // network plans the VNet's namespace and its guests, some of which may be leaves.
-func network(n Network, slot uint16, leaves map[string]int) (vnet space, guests []space, links []link) {
+func network(n Network, slot uint16, leaves map[string]int, relays []relay) (vnet space, guests []space, links []link) {
 	vnet = space{name: n.NetNS(), forward: true, loopback: platformAddresses}
 	// Nothing is refused for want of a route: that would answer at once, and Azure times out. What is to go
 	// nowhere is routed to a sink, so that it comes by the forward hook, which drops it.
 	links = append(links, wire(vnet.name, sinkName, vnet.name, sinkName+"-end"))
 	uplink := sinkName
-	if n.defaultOutbound() {
+	if n.uplinked() {
 		uplink = publicName
 	}
 	vnet.routes = append(vnet.routes, route{dst: anywhere, dev: uplink})
+	// A peer's prefix may be one of those that lead nowhere otherwise.
+	peered := map[netip.Prefix]bool{}
+	for _, p := range n.Peers {
+		for _, prefix := range p.Prefixes {
+			peered[prefix.Masked()] = true
+			vnet.routes = append(vnet.routes, route{dst: prefix.Masked(), dev: peerDevice(p.ID)})
+		}
+	}
 	for _, p := range union(n.Prefixes, nowhere) {
-		vnet.routes = append(vnet.routes, route{dst: p, dev: sinkName})
+		if !peered[p] {
+			vnet.routes = append(vnet.routes, route{dst: p, dev: sinkName})
+		}
 	}
 	for _, e := range n.Endpoints {
 		r := route{dst: host(e.ServiceAddress), dev: "hub"}
@@ -202,7 +225,9 @@ func network(n Network, slot uint16, leaves map[string]int) (vnet space, guests 
 			routes: []route{{dst: anywhere, via: subnet.Masked().Addr().Next(), dev: nic.Interface}},
 		})
 	}
-	vnet.rules = vnetInput{Network: n, slot: slot}.render()
+	var marks map[string]uint32
+	vnet.tables, marks = n.steering(relays)
+	vnet.rules = vnetInput{Network: n, slot: slot, marks: marks, relays: relays}.render()
 	return vnet, guests, links
 }
 

@@ -19,6 +19,7 @@ const (
 
 // Hooks. Rules that judge come before translation, when the packet is still as the guest sent it, and after conntrack.
 var (
+	steer       = &base{nftables.ChainTypeFilter, *nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw, false}
 	judge       = &base{nftables.ChainTypeFilter, *nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle, true}
 	judgeFronts = &base{nftables.ChainTypeFilter, *nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle, false}
 	translate   = &base{nftables.ChainTypeNAT, *nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest, false}
@@ -69,7 +70,9 @@ func noIPv6() (t table) {
 
 type vnetInput struct {
 	Network
-	slot uint16
+	slot   uint16
+	marks  map[string]uint32 // the routing table of what comes from a device
+	relays []relay           // of all networks
 }
 
 // render makes the rules of a VNet's namespace.
@@ -80,20 +83,16 @@ func (v vnetInput) render() *ruleset {
 	t.Counters = append(t.Counters, spoofedCounter)
 
 	var sources []source
-	var nics, granted []string
+	var nics, forwarders []string
 	var endpoints []nftables.SetElement
-	subnets := map[string]Subnet{}
-	for _, s := range v.Subnets {
-		subnets[s.Name] = s
-	}
 	for _, nic := range v.NICs {
 		dev := nic.device()
 		nics = append(nics, dev)
-		for _, a := range append([]netip.Addr{nic.Address}, nic.Secondary...) {
+		for _, a := range nic.addresses() {
 			sources = append(sources, source{dev, a})
 		}
-		if subnets[nic.Subnet].DefaultOutbound {
-			granted = append(granted, dev)
+		if nic.Forwarding {
+			forwarders = append(forwarders, dev)
 		}
 	}
 	for _, e := range v.Endpoints {
@@ -106,7 +105,9 @@ func (v vnetInput) render() *ruleset {
 	}
 	t.add(set{Name: "nics", Key: nftables.TypeIFName, Elements: names(nics)})
 	t.add(set{Name: "sources", Key: concat(nftables.TypeIFName, nftables.TypeIPAddr), Elements: sourceElements(sources)})
-	t.add(set{Name: "granted", Key: nftables.TypeIFName, Elements: names(granted)})
+	t.add(set{Name: "forwarders", Key: nftables.TypeIFName, Elements: names(forwarders)})
+	t.ways(v.Network, v.slot)
+	t.steer(v.marks)
 	t.add(set{Name: "endpoints", Key: concat(nftables.TypeIPAddr, nftables.TypeInetService), Map: true, Data: nftables.TypeIPAddr, Elements: endpoints})
 	var platform []nftables.SetElement
 	for _, a := range platformAddresses {
@@ -114,6 +115,9 @@ func (v vnetInput) render() *ruleset {
 	}
 	t.add(set{Name: "platform", Key: nftables.TypeIPAddr, Elements: platform})
 	t.securityGroups(v.Network)
+	peering := t.peering(v)
+	t.add(set{Name: "peering", Key: nftables.TypeIFName, Elements: names(peering)})
+	t.add(set{Name: "within", Key: nftables.TypeIFName, Elements: names(slices.Concat(nics, peering))})
 
 	t.chain("judge", judge,
 		rules("", in("lo"), accept()),
@@ -122,28 +126,32 @@ func (v vnetInput) render() *ruleset {
 		rules("", in("hub"), goTo("refuse")),
 		rules("", in(publicName), ctState(related), accept()),
 		rules("", in(publicName), goTo("refuse")),
-		rules("only what a NIC has may come from it", notMember("sources", loadIn(register1), loadSource(afterName)), count(spoofedCounter), drop()),
+		rules("only what a NIC has may come from it, unless it forwards", notMember("forwarders", loadIn(register1)), notMember("peering", loadIn(register1)),
+			notMember("sources", loadIn(register1), loadSource(afterName)), count(spoofedCounter), drop()),
+		rules("", member("platform", loadSource(register1)), count(spoofedCounter), drop()),
+		rules("", decide("peers", loadIn(register1))),
 		rules("", ctState(expr.CtStateBitINVALID), drop()),
 		rules("", ctState(related), accept()),
 		rules("no security group applies to the platform", member("platform", loadDestination(register1)), accept()),
 		rules("", decide("outbound", loadIn(register1))),
-		rules("", decide("inbound", loadDestination(register1))),
 		rules("", accept()),
 	)
 	t.chain("translate", translate,
 		rules("", protocol(unix.IPPROTO_TCP), destinationFrom("endpoints", loadDestination(register1), loadPort(registerTwo))),
 	)
-	t.chain("forward", forward,
+	t.chain("forward", forward, slices.Concat([]rule{
 		rules("", out(sinkName), goTo("refuse")),
 		rules("", ctState(related), reply(), accept()),
 		rules("", ctState(expr.CtStateBitRELATED), accept()),
-		rules("", member("nics", loadIn(register1)), member("nics", loadOut(register1)), accept()),
+		rules("", ctState(expr.CtStateBitNEW), decide("inbound", loadOut(register1))),
+		rules("", member("within", loadIn(register1)), member("nics", loadOut(register1)), accept()),
+		rules("what came by a peer goes to no other", member("nics", loadIn(register1)), member("peering", loadOut(register1)), accept()),
 		// A grant is looked at for every packet of the way out, so that a flow ends with it. The map is
 		// asked for what the guest dialled: an old translation does not outlive its endpoint.
-		rules("", out("hub"), member("nics", loadIn(register1)), translated(), protocol(unix.IPPROTO_TCP), member("dialled", original()...), accept()),
-		rules("", out(publicName), member("granted", loadIn(register1)), accept()),
+		rules("", out("hub"), member("within", loadIn(register1)), translated(), protocol(unix.IPPROTO_TCP), member("dialled", original()...), accept()),
+	}, leave(), []rule{
 		rules("", goTo("refuse")),
-	)
+	})...)
 	dialled := make([]nftables.SetElement, len(endpoints))
 	for i, e := range endpoints {
 		dialled[i] = nftables.SetElement{Key: e.Key}
@@ -156,9 +164,38 @@ func (v vnetInput) render() *ruleset {
 	)
 	t.chain("mask", mask,
 		rules("", out("hub"), sourceIs(linkAddress(v.slot))),
-		rules("", out(publicName), sourceIs(publicAddress(v.slot))),
+		rules("", out(publicName), sourceIsMark()),
 	)
 	return r
+}
+
+// peering renders what may come by each peer: what began there, unless the peer may forward. It returns the devices.
+func (t *table) peering(v vnetInput) (devices []string) {
+	var chains []nftables.SetElement
+	for _, p := range v.Peers {
+		dev := peerDevice(p.ID)
+		sources := []rule{rules("", member("platform", loadDestination(register1)), goTo("refuse"))}
+		if !p.Forwarded {
+			if len(p.Prefixes) > 0 {
+				sources = append(sources, rules("", member(t.prefixes(p.Prefixes), loadSource(register1)), back()))
+			}
+			sources = append(sources, rules("", count(spoofedCounter), drop()))
+		}
+		t.chain(dev+"-from", nil, sources...)
+		from := &expr.Verdict{Kind: expr.VerdictJump, Chain: dev + "-from"}
+		by := []string{dev}
+		for _, r := range v.relays {
+			if r.from == v.ID && r.to == p.ID || r.from == p.ID && r.to == v.ID {
+				by = append(by, r.dev)
+			}
+		}
+		for _, dev := range by {
+			chains = append(chains, nftables.SetElement{Key: ifname(dev), VerdictData: from})
+		}
+		devices = append(devices, by...)
+	}
+	t.add(set{Name: "peers", Key: nftables.TypeIFName, Map: true, Data: nftables.TypeVerdict, Elements: chains})
+	return devices
 }
 
 // original loads the destination the guest dialled, before translation.

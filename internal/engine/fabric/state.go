@@ -22,7 +22,7 @@ type state struct {
 
 const (
 	firstSlot = 1
-	lastSlot  = 65534
+	lastSlot  = 1<<15 - 1 // their public addresses are the half of 198.19.0.0/16 that documents give out none of
 	// publicSlot is no network's: the services see what came by a front as it.
 	publicSlot = 0
 )
@@ -32,7 +32,7 @@ func (s *state) allot(networks []Network) error {
 	old, taken := s.Slots, map[uint16]bool{}
 	s.Slots = make(map[string]uint16, len(networks))
 	for _, n := range networks {
-		if slot, ok := old[n.ID]; ok {
+		if slot, ok := old[n.ID]; ok && slot <= lastSlot {
 			s.Slots[n.ID], taken[slot] = slot, true
 		}
 	}

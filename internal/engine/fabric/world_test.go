@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -228,6 +230,31 @@ func (w *world) flushRules(ns string) {
 	if err := c.Flush(); err != nil {
 		w.Fatal(err)
 	}
+}
+
+// masquerade has a guest give what it forwards its own address, as a virtual appliance does.
+func (w *world) masquerade(ns string) {
+	w.Helper()
+	file, err := os.Open(w.ns(ns))
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer file.Close()
+	c, err := filterAt(int(file.Fd()))
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer c.CloseLasting()
+	t := c.AddTable(&nftables.Table{Name: "appliance", Family: nftables.TableFamilyIPv4})
+	ch := c.AddChain(&nftables.Chain{Name: "out", Table: t, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource})
+	c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: []expr.Any{&expr.Masq{}}})
+	if err := c.Flush(); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func writeSysctl(name, value string) error {
+	return os.WriteFile("/proc/sys/"+name, []byte(value), 0o644)
 }
 
 // checksum is the ones' complement sum of RFC 1071.

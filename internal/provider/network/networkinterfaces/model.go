@@ -66,7 +66,7 @@ type IPConfigurationProperties struct {
 	Subnet                          *SubResource                     `json:"subnet,omitempty"`
 	Primary                         *bool                            `json:"primary,omitempty"`
 	PublicIPAddress                 *SubResource                     `json:"publicIPAddress,omitempty"`
-	LoadBalancerBackendAddressPools []json.RawMessage                `json:"loadBalancerBackendAddressPools,omitempty"`
+	LoadBalancerBackendAddressPools []SubResource                    `json:"loadBalancerBackendAddressPools,omitempty"`
 	LoadBalancerInboundNATRules     []json.RawMessage                `json:"loadBalancerInboundNatRules,omitempty"`
 	ApplicationGatewayBackendPools  []json.RawMessage                `json:"applicationGatewayBackendAddressPools,omitempty"`
 	ApplicationSecurityGroups       []json.RawMessage                `json:"applicationSecurityGroups,omitempty"`

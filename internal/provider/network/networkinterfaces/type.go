@@ -19,6 +19,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 	"github.com/cloister-dev/cloister/internal/lib/ipam"
+	"github.com/cloister-dev/cloister/internal/provider/network/egressuse"
 	"github.com/cloister-dev/cloister/internal/provider/network/subnetuse"
 )
 
@@ -112,7 +113,11 @@ func (t interfaces) prepare(ctx context.Context, r *resourcetype.Request[Model])
 	}
 
 	problems := validate(r.ID, p)
-	if err := armerror.Join(problems); err != nil {
+	more, err := egress(ctx, r)
+	if err != nil {
+		return err
+	}
+	if err := armerror.Join(append(problems, more...)); err != nil {
 		return err
 	}
 	t.fill(r)
@@ -356,6 +361,12 @@ func references(m *Model) []resourcetype.Reference {
 			if c.Properties.Subnet != nil {
 				add(fmt.Sprintf("properties.ipConfigurations[%d].properties.subnet.id", i), c.Properties.Subnet.ID, subnetsType+"/join/action")
 			}
+			if a := c.Properties.PublicIPAddress; a != nil {
+				add(fmt.Sprintf("properties.ipConfigurations[%d].properties.publicIPAddress.id", i), a.ID, egressuse.PublicIPAddresses+"/join/action")
+			}
+			for j, p := range c.Properties.LoadBalancerBackendAddressPools {
+				add(fmt.Sprintf("properties.ipConfigurations[%d].properties.loadBalancerBackendAddressPools[%d].id", i, j), p.ID, egressuse.BackendPools+"/join/action")
+			}
 		}
 	}
 	if s := m.Properties.NetworkSecurityGroup; s != nil {
@@ -364,7 +375,10 @@ func references(m *Model) []resourcetype.Reference {
 	return refs
 }
 
-func render(_ context.Context, v *resourcetype.View[Model]) error {
+func render(ctx context.Context, v *resourcetype.View[Model]) error {
+	if err := forgetPools(ctx, v); err != nil {
+		return err
+	}
 	if v.Model.Properties.VirtualMachine != nil {
 		primary := true
 		v.Model.Properties.Primary = &primary

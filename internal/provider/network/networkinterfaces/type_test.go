@@ -107,7 +107,7 @@ func TestRefusesBodies(t *testing.T) {
 		`{"properties":{"ipConfigurations":[{"name":"a","properties":{"subnet":{"id":"` + vnet + `/subnets/none"}}}]}}`:                                               "InvalidResourceReference@properties.ipConfigurations[0].properties.subnet.id",
 		`{"properties":{"ipConfigurations":[{"name":"a","properties":{"subnet":{"id":"` + vnet + `"}}}]}}`:                                                            "LinkedInvalidPropertyId@properties.ipConfigurations[0].properties.subnet.id",
 		`{"properties":{"ipConfigurations":[{"name":"a","properties":{"privateIPAllocationMethod":"Static","subnet":{"id":"` + snet + `"}}}]}}`:                       "PrivateIPAddressRequiredWhenAllocationMethodIsStatic@properties.ipConfigurations[0].properties.privateIPAddress",
-		`{"properties":{"ipConfigurations":[{"name":"a","properties":{"publicIPAddress":{"id":"x"},"subnet":{"id":"` + snet + `"}}}]}}`:                               "NotSupported@properties.ipConfigurations[0].properties.publicIPAddress",
+		`{"properties":{"ipConfigurations":[{"name":"a","properties":{"publicIPAddress":{"id":"x"},"subnet":{"id":"` + snet + `"}}}]}}`:                               "LinkedInvalidPropertyId@properties.ipConfigurations[0].properties.publicIPAddress.id",
 		`{"properties":{"ipConfigurations":[{"name":"a","properties":{"subnet":{"id":"` + snet + `"}}},{"name":"A","properties":{"subnet":{"id":"` + snet + `"}}}]}}`: "DuplicateResourceName@properties.ipConfigurations[1].name",
 	} {
 		_, err := providertest.Prepare(t, network(t), spec(false), nic+"a", "2023-11-01", b)

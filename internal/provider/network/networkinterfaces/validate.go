@@ -7,6 +7,7 @@ import (
 
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/provider/network/egressuse"
 )
 
 var configurationName = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,78}[a-zA-Z0-9_])?$`)
@@ -53,14 +54,16 @@ func validate(id resourceid.ID, p *Properties) []*armerror.Error {
 		if v := q.PrivateIPAddressVersion; v != "" && v != "IPv4" {
 			refuse(at+".properties.privateIPAddressVersion", "An "+v+" address")
 		}
-		if q.PublicIPAddress != nil {
-			refuse(at+".properties.publicIPAddress", "A public IP address")
+		for j, pool := range q.LoadBalancerBackendAddressPools {
+			if _, problem := egressuse.Parse(fmt.Sprintf("%s.properties.loadBalancerBackendAddressPools[%d].id", at, j), pool.ID, egressuse.BackendPools); problem != nil {
+				problems = append(problems, problem)
+			}
 		}
 		for _, unsupported := range []struct {
 			property string
 			n        int
 		}{
-			{"loadBalancerBackendAddressPools", len(q.LoadBalancerBackendAddressPools)}, {"loadBalancerInboundNatRules", len(q.LoadBalancerInboundNATRules)},
+			{"loadBalancerInboundNatRules", len(q.LoadBalancerInboundNATRules)},
 			{"applicationGatewayBackendAddressPools", len(q.ApplicationGatewayBackendPools)}, {"applicationSecurityGroups", len(q.ApplicationSecurityGroups)},
 		} {
 			if unsupported.n > 0 {
@@ -78,9 +81,6 @@ func validate(id resourceid.ID, p *Properties) []*armerror.Error {
 		if ref, err := resourceid.Parse(s.ID); err != nil || !ref.Is("Microsoft.Network/networkSecurityGroups") {
 			add("properties.networkSecurityGroup.id", armerror.New("LinkedInvalidPropertyId", "Property id '%s' at path 'properties.networkSecurityGroup.id' is invalid. Expect fully qualified resource Id that start with '/subscriptions/{subscriptionId}' or '/providers/{resourceProviderNamespace}/'.", s.ID))
 		}
-	}
-	if p.EnableIPForwarding {
-		refuse("properties.enableIPForwarding", "IP forwarding")
 	}
 	return problems
 }

@@ -22,7 +22,7 @@ import (
 type Use struct {
 	Subnet          resourceid.ID
 	Address         netip.Addr
-	Owner           resourceid.ID // the network interface, or the private endpoint whose interface is not yet made
+	Owner           resourceid.ID // the network interface or load balancer, or the private endpoint whose interface is not yet made
 	IPConfiguration string        // resource ID of the IP configuration, "" for such an endpoint
 	PrivateEndpoint resourceid.ID // set for the addresses of a private endpoint
 }
@@ -41,6 +41,18 @@ type networkInterface struct {
 				Subnet           *subResource `json:"subnet"`
 			} `json:"properties"`
 		} `json:"ipConfigurations"`
+	} `json:"properties"`
+}
+
+type loadBalancer struct {
+	Properties struct {
+		FrontendIPConfigurations []struct {
+			Name       string `json:"name"`
+			Properties struct {
+				PrivateIPAddress string       `json:"privateIPAddress"`
+				Subnet           *subResource `json:"subnet"`
+			} `json:"properties"`
+		} `json:"frontendIPConfigurations"`
 	} `json:"properties"`
 }
 
@@ -95,6 +107,20 @@ func All(ctx context.Context, docs resourcetype.Reader) ([]Use, error) {
 			add(c.Properties.Subnet, c.Properties.PrivateIPAddress, Use{
 				Owner: r.ID, IPConfiguration: r.ID.String() + "/ipConfigurations/" + c.Name, PrivateEndpoint: endpoint,
 			})
+		}
+	}
+
+	balancers, err := docs.List(ctx, resourceid.ID{}, "Microsoft.Network/loadBalancers")
+	if err != nil {
+		return nil, fmt.Errorf("list load balancers: %w", err)
+	}
+	for _, r := range balancers {
+		var b loadBalancer
+		if err := json.Unmarshal(r.Body, &b); err != nil {
+			return nil, fmt.Errorf("read %s: %w", r.ID, err)
+		}
+		for _, f := range b.Properties.FrontendIPConfigurations {
+			add(f.Properties.Subnet, f.Properties.PrivateIPAddress, Use{Owner: r.ID, IPConfiguration: r.ID.String() + "/frontendIPConfigurations/" + f.Name})
 		}
 	}
 

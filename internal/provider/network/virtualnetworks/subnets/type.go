@@ -15,6 +15,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
+	"github.com/cloister-dev/cloister/internal/provider/network/egressuse"
 	"github.com/cloister-dev/cloister/internal/provider/network/subnetuse"
 )
 
@@ -107,12 +108,38 @@ func prepare(ctx context.Context, r *resourcetype.Request[Model]) error {
 			problems = append(problems, armerror.New(armerror.InvalidResourceReference, "Resource %s referenced by resource %s was not found. Please make sure that the referenced resource exists, and that both resources are in the same region.", ref.ID, r.ID).WithTarget(ref.Property))
 		}
 	}
-	if err := armerror.Join(problems); err != nil {
+	elsewhere, err := gatewayElsewhere(ctx, r)
+	if err != nil {
+		return err
+	}
+	if err := armerror.Join(append(problems, elsewhere...)); err != nil {
 		return err
 	}
 
 	fill(r, p)
 	return nil
+}
+
+// gatewayElsewhere refuses a NAT gateway that subnets of another virtual network name: its addresses lead back to one.
+func gatewayElsewhere(ctx context.Context, r *resourcetype.Request[Model]) ([]*armerror.Error, error) {
+	if r.Model.Properties.NATGateway == nil {
+		return nil, nil
+	}
+	id, err := resourceid.Parse(r.Model.Properties.NATGateway.ID)
+	if err != nil {
+		return nil, nil // refused already
+	}
+	users, err := egressuse.SubnetsOf(ctx, r.Documents, id)
+	if err != nil {
+		return nil, err
+	}
+	vnet, _ := r.ID.Parent()
+	for _, u := range users {
+		if !vnet.Contains(u) {
+			return []*armerror.Error{armerror.New("NatGatewayInUseByAnotherVirtualNetwork", "NAT gateway %s cannot be used by subnet %s: subnet %s of another virtual network uses it.", id, r.ID, u).WithTarget("properties.natGateway.id")}, nil
+		}
+	}
+	return nil, nil
 }
 
 // fill sets defaults and what is read-only.

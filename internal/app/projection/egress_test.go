@@ -1,0 +1,77 @@
+package projection
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/cloister-dev/cloister/internal/engine/fabric"
+)
+
+func publicIP(name, address string) set {
+	return set{net + "publicIPAddresses/" + name: `{"location":"eastus","properties":{"ipAddress":"` + address + `"}}`}
+}
+
+// waysOut is one cluster whose subnet has a route table and whose node is behind a load balancer, beside a network
+// with a NAT gateway.
+func waysOut() set {
+	balancer, subnet := net+"loadBalancers/kubernetes", net+"virtualNetworks/vnet/subnets/aks"
+	return oneCluster().with(
+		publicIP("lb", "198.19.128.1"), publicIP("nat", "198.19.128.2"), publicIP("own", "198.19.128.3"),
+		set{
+			net + "networkInterfaces/node0": `{"location":"eastus","properties":{"enableIPForwarding":true,"ipConfigurations":[
+				{"name":"c","properties":{"privateIPAddress":"10.224.0.7","primary":true,"subnet":{"id":"` + subnet + `"},"loadBalancerBackendAddressPools":[{"id":"` + balancer + `/backendAddressPools/Pool"},{"id":"` + net + `loadBalancers/gone/backendAddressPools/p"}]}},
+				{"name":"d","properties":{"privateIPAddress":"10.224.0.8","subnet":{"id":"` + subnet + `"},"publicIPAddress":{"id":"` + net + `publicIPAddresses/OWN"}}}]}}`,
+			balancer: `{"location":"eastus","properties":{"frontendIPConfigurations":[{"id":"` + balancer + `/frontendIPConfigurations/f","name":"f","properties":{"publicIPAddress":{"id":"` + net + `publicIPAddresses/lb"}}}],
+				"backendAddressPools":[{"name":"pool"}],"outboundRules":[
+				{"name":"r","properties":{"protocol":"All","frontendIPConfigurations":[{"id":"` + balancer + `/frontendIPConfigurations/F"}],"backendAddressPool":{"id":"` + balancer + `/backendAddressPools/pool"}}},
+				{"name":"other","properties":{"protocol":"Tcp","frontendIPConfigurations":[{"id":"` + balancer + `/frontendIPConfigurations/f"}],"backendAddressPool":{"id":"` + balancer + `/backendAddressPools/other"}}}]}}`,
+			net + "routeTables/rt":            `{"location":"eastus"}`,
+			net + "routeTables/rt/routes/out": `{"properties":{"addressPrefix":"0.0.0.0/0","nextHopType":"VirtualAppliance","nextHopIpAddress":"10.224.0.7"}}`,
+			net + "routeTables/rt/routes/in":  `{"properties":{"addressPrefix":"10.0.0.0/8","nextHopType":"None"}}`,
+			net + "natGateways/gw":            `{"location":"eastus","properties":{"publicIpAddresses":[{"id":"` + net + `publicIPAddresses/nat"},{"id":"` + net + `publicIPAddresses/gone"}]}}`,
+		},
+		subnetOf("vnet", "aks", "10.224.0.0/16", `,"defaultOutboundAccess":false,"routeTable":{"id":"`+net+`routeTables/RT"}`),
+		vnet("nat", "10.1.0.0/16"), subnetOf("nat", "s", "10.1.0.0/24", `,"natGateway":{"id":"`+net+`natGateways/GW"}`),
+		subnetOf("nat", "t", "10.1.1.0/24", `,"natGateway":{"id":"`+net+`natGateways/gone"}`),
+	)
+}
+
+func TestWaysOut(t *testing.T) {
+	byPrefix := map[string]fabric.Network{}
+	for _, n := range project(t, waysOut().input()).Fabric.Networks {
+		byPrefix[n.Prefixes[0].String()] = n
+	}
+	cluster, nat := byPrefix["10.224.0.0/12"], byPrefix["10.1.0.0/16"]
+	nic := cluster.NICs[0]
+	if !nic.Balanced || !nic.Forwarding || fmt.Sprint(nic.Outbound) != "[{* [198.19.128.1]}]" || fmt.Sprint(nic.Public) != "[{10.224.0.8 198.19.128.3}]" {
+		t.Errorf("the node's ways out: %+v", nic)
+	}
+	if got := fmt.Sprint(cluster.Subnets[0].Routes); got != "[{0.0.0.0/0 VirtualAppliance 10.224.0.7} {10.0.0.0/8 None invalid IP}]" {
+		t.Errorf("routes: %s", got)
+	}
+	if g := nat.Subnets[0].NATGateway; g == nil || fmt.Sprint(g.Addresses) != "[198.19.128.2]" {
+		t.Errorf("NAT gateway: %+v", g)
+	}
+	// A gateway that is not there grants nothing, and hides what would.
+	if g := nat.Subnets[1].NATGateway; g == nil || len(g.Addresses) != 0 || !nat.Subnets[1].DefaultOutbound {
+		t.Errorf("a NAT gateway that is gone: %+v", g)
+	}
+	// An address is one network's, whatever the documents say.
+	docs := waysOut().with(vnet("other", "10.2.0.0/16"), subnetOf("other", "s", "10.2.0.0/24", `,"natGateway":{"id":"`+net+`natGateways/gw"}`))
+	users := 0
+	for _, n := range project(t, docs.input()).Fabric.Networks {
+		for _, s := range n.Subnets {
+			if s.NATGateway != nil {
+				for _, a := range s.NATGateway.Addresses {
+					if a == netip.MustParseAddr("198.19.128.2") {
+						users++
+					}
+				}
+			}
+		}
+	}
+	if users != 1 {
+		t.Errorf("%d networks have one public address", users)
+	}
+}
