@@ -48,9 +48,7 @@ type NodeStatus struct {
 	Address  string `json:"address"`
 	Pool     string `json:"pool"`
 	State    string `json:"state"`
-	Registry string `json:"registry,omitempty"` // what it was provisioned with; "" is mcr.microsoft.com itself
-	// ReimageDue is why a reimage would make another node of it; "" when it would not.
-	ReimageDue string `json:"reimageDue,omitempty"`
+	Registry string `json:"registry,omitempty"` // what it was provisioned with
 }
 
 // PublicCount counts packets to one public address.

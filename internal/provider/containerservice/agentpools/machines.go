@@ -99,7 +99,7 @@ func (t service) interfaces(ctx context.Context, r *resourcetype.Reconciliation[
 					return false, err
 				}
 			}
-			state, err = r.Client.Put(ctx, id, networkAPI, nicBody(c.Location, subnet, block, c.Memory.BackendPools))
+			state, err = r.Client.Put(ctx, id, networkAPI, nicBody(c.Location, subnet, block))
 			if err == nil {
 				break
 			}
@@ -113,22 +113,13 @@ func (t service) interfaces(ctx context.Context, r *resourcetype.Reconciliation[
 	return done, nil
 }
 
-// nicBody is a node's network interface. Its primary address is a member of the load balancer's pools.
-func nicBody(location string, subnet resourceid.ID, block []netip.Addr, pools []string) map[string]any {
+func nicBody(location string, subnet resourceid.ID, block []netip.Addr) map[string]any {
 	configs := make([]map[string]any, 0, len(block))
 	for i, a := range block {
-		properties := map[string]any{
+		configs = append(configs, map[string]any{"name": "ipconfig" + strconv.Itoa(i+1), "properties": map[string]any{
 			"privateIPAddress": a.String(), "privateIPAllocationMethod": "Static", "primary": i == 0,
 			"subnet": map[string]any{"id": subnet.String()},
-		}
-		if i == 0 && len(pools) > 0 {
-			members := make([]map[string]any, 0, len(pools))
-			for _, p := range pools {
-				members = append(members, map[string]any{"id": p})
-			}
-			properties["loadBalancerBackendAddressPools"] = members
-		}
-		configs = append(configs, map[string]any{"name": "ipconfig" + strconv.Itoa(i+1), "properties": properties})
+		}})
 	}
 	return map[string]any{"location": location, "properties": map[string]any{"ipConfigurations": configs}}
 }

@@ -150,9 +150,7 @@ type cluster struct {
 		Suffix         string `json:"suffix"`
 		SubnetID       string `json:"subnetId"`
 		RegistryServer string `json:"registryServer"`
-		// BackendPools are the load balancer's pools that nodes are members of.
-		BackendPools   []string `json:"backendPools"`
-		Infrastructure bool     `json:"infrastructure"`
+		Infrastructure bool   `json:"infrastructure"`
 		// EndpointAddress is the API server's address in the VNet, where it has one.
 		EndpointAddress string `json:"endpointAddress"`
 	} `json:"cloister"`
