@@ -29,9 +29,8 @@ type Engines struct {
 		managedclusters.ControlPlane
 		agentpools.ControlPlane
 	}
-	Nodes    agentpools.Nodes
-	Imports  registries.Imports
-	Commands managedclusters.Commands
+	Nodes   agentpools.Nodes
+	Imports registries.Imports
 	// NodeRootfs is the file system that nodes are made from, AuthorityPEM what they trust.
 	NodeRootfs, AuthorityPEM string
 	// InSteps is managedclusters.Deps's.

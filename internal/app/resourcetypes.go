@@ -1,6 +1,7 @@
 package app
 
 import (
+	"hash/fnv"
 	"slices"
 	"strings"
 	"time"
@@ -47,9 +48,6 @@ const (
 	credentialProviderVersion = "1.32.3"
 )
 
-// commandImage is what az aks command invoke's pods run, by the name that AKS has it under.
-const commandImage = "mcr.microsoft.com/aks/command/runtime:master.240118.1"
-
 // resourceTypes is THE list of resource types.
 func (a *API) resourceTypes(e Engines) []resourcetype.Definition {
 	return slices.Concat([]resourcetype.Definition{
@@ -75,15 +73,22 @@ func (a *API) resourceTypes(e Engines) []resourcetype.Definition {
 		privateendpointconnections.Type(e.World),
 		privatelinkresources.Type(),
 		resourcetype.DefineEndpoint(registries.CheckNameAvailability()),
-		managedclusters.Type(managedclusters.Deps{ControlPlane: e.ControlPlane, World: e.World, Access: a.access, Commands: e.Commands, Versions: kubernetesVersions, DefaultVersion: defaultVersion, TenantID: a.instance.TenantID, InSteps: e.InSteps}),
+		managedclusters.Type(managedclusters.Deps{ControlPlane: e.ControlPlane, World: e.World, Access: a.access, Versions: kubernetesVersions, DefaultVersion: defaultVersion, TenantID: a.instance.TenantID, InSteps: e.InSteps}),
 		agentpools.Type(agentpools.Deps{
-			Nodes: e.Nodes, ControlPlane: e.ControlPlane,
+			Nodes: e.Nodes, ControlPlane: e.ControlPlane, Versions: kubernetesVersions, FirstRange: firstRange(a.instance.ID),
 			NodeImageVersion: nodeImageVersion, Rootfs: e.NodeRootfs, AuthorityPEM: e.AuthorityPEM,
 			TenantID: a.instance.TenantID, CredentialProviderVersion: credentialProviderVersion,
 			CachedImages: func(version string) []string { return []string{controlplane.DefaultImages(version).KubeProxy} },
 		}),
-	}, managedclusters.Endpoints(managedclusters.Deps{Commands: e.Commands, Versions: kubernetesVersions, DefaultVersion: defaultVersion}), features.Types(time.Now), recordsets.Types(e.World),
+	}, managedclusters.Endpoints(managedclusters.Deps{Versions: kubernetesVersions, DefaultVersion: defaultVersion}), features.Types(time.Now), recordsets.Types(e.World),
 		registries.Types(registries.Deps{World: e.World, Access: a.access, Imports: e.Imports, Password: a.instance.RegistryPassword}), registries.Unsupported())
+}
+
+// firstRange spreads the nodes' user ids of installations on one machine, which do not know of each other.
+func firstRange(instance string) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(instance))
+	return h.Sum32() % 1024
 }
 
 // defaultRules hands the rules that one type knows to the other that shows them.

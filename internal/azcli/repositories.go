@@ -382,7 +382,16 @@ func acrImport(c *call) (any, error) {
 		if !ok || !strings.Contains(server, ".") {
 			return nil, errors.New("Failed to import images: the source must contain the registry's login server, or --registry must be given.")
 		}
-		source["registryUri"], source["sourceImage"] = server, image
+		source["sourceImage"] = image
+		// As az does: a registry of the subscription is named by its resource, unless there are credentials for it.
+		if name, azure := strings.CutSuffix(server, ".azurecr.io"); azure && !c.has("password") {
+			if own, err := c.registryNamed(name); err == nil {
+				source["resourceId"] = own.String()
+			}
+		}
+		if source["resourceId"] == nil {
+			source["registryUri"] = server
+		}
 	}
 	if u := c.get("username"); u != "" || c.has("password") {
 		source["credentials"] = object{"username": u, "password": c.get("password")}

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/cloister-dev/cloister/internal/lib/layout"
 )
 
 // commandTimeout ends a command that hangs, so that a story fails at the line where it hangs.
@@ -69,6 +71,11 @@ func TestScripts(t *testing.T) {
 			env.Setenv("CLOISTER", program)
 			env.Setenv("CLOISTER_CACHE_DIR", os.Getenv("CLOISTER_CACHE_DIR"))
 			env.Setenv("HOME", env.WorkDir)
+			cache := os.Getenv("CLOISTER_CACHE_DIR")
+			if cache == "" {
+				cache = layout.DefaultCacheDir
+			}
+			env.Setenv("TOOLS", filepath.Join(cache, "current", "bin")) // crane, oras
 			env.Setenv("NO_COLOR", "1")
 			env.Setenv("REACH", filepath.Join(tools, "reach"))
 			env.Setenv("PATH", tools+":"+env.Getenv("PATH"))

@@ -62,7 +62,7 @@ func (e *Engine) Drain(ctx context.Context, id, name string, timeout time.Durati
 	g, limit := errgroup.WithContext(limit)
 	for i := range list.Items {
 		if pod := &list.Items[i]; evictable(pod) {
-			g.Go(func() error { return evict(limit, client, pod) })
+			g.Go(func() error { return evict(limit, client, pod, list.ResourceVersion) })
 		}
 	}
 	err = g.Wait()
@@ -89,8 +89,9 @@ func evictable(pod *core.Pod) bool {
 // state is not announced to who waits for it.
 const evictAgain = time.Second
 
-// evict evicts one pod and returns when it is gone.
-func evict(ctx context.Context, client kubernetes.Interface, pod *core.Pod) error {
+// evict evicts one pod and returns when it is gone. since is the resource version at which the pod was seen: its own may
+// be older than what an API server that was just started remembers.
+func evict(ctx context.Context, client kubernetes.Interface, pod *core.Pod, since string) error {
 	fail := func(err error) error { return fmt.Errorf("evict pod %s/%s: %w", pod.Namespace, pod.Name, err) }
 	late := func(refused string) error {
 		if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -99,7 +100,7 @@ func evict(ctx context.Context, client kubernetes.Interface, pod *core.Pod) erro
 		return &UndrainableError{Node: pod.Spec.NodeName, Namespace: pod.Namespace, Pod: pod.Name, Refused: refused}
 	}
 	pods := client.CoreV1().Pods(pod.Namespace)
-	watcher, err := pods.Watch(ctx, meta.ListOptions{FieldSelector: "metadata.name=" + pod.Name, ResourceVersion: pod.ResourceVersion})
+	watcher, err := pods.Watch(ctx, meta.ListOptions{FieldSelector: "metadata.name=" + pod.Name, ResourceVersion: since})
 	if err != nil {
 		return fail(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -99,7 +98,7 @@ func (t service) interfaces(ctx context.Context, r *resourcetype.Reconciliation[
 					return false, err
 				}
 			}
-			state, err = r.Client.Put(ctx, id, networkAPI, nicBody(c.Location, subnet, block))
+			state, err = r.Client.Put(ctx, id, networkAPI, nicBody(c.Location, subnet, block, r.Model.Properties.Tags))
 			if err == nil {
 				break
 			}
@@ -113,7 +112,7 @@ func (t service) interfaces(ctx context.Context, r *resourcetype.Reconciliation[
 	return done, nil
 }
 
-func nicBody(location string, subnet resourceid.ID, block []netip.Addr) map[string]any {
+func nicBody(location string, subnet resourceid.ID, block []netip.Addr, tags map[string]string) map[string]any {
 	configs := make([]map[string]any, 0, len(block))
 	for i, a := range block {
 		configs = append(configs, map[string]any{"name": "ipconfig" + strconv.Itoa(i+1), "properties": map[string]any{
@@ -121,7 +120,11 @@ func nicBody(location string, subnet resourceid.ID, block []netip.Addr) map[stri
 			"subnet": map[string]any{"id": subnet.String()},
 		}})
 	}
-	return map[string]any{"location": location, "properties": map[string]any{"ipConfigurations": configs}}
+	body := map[string]any{"location": location, "properties": map[string]any{"ipConfigurations": configs}}
+	if len(tags) > 0 {
+		body["tags"] = tags
+	}
+	return body
 }
 
 // freeBlock finds n addresses in a row that nothing in the subnet has. Azure keeps the first four
@@ -184,7 +187,7 @@ func (t service) nodeConfig(ctx context.Context, r *resourcetype.Reconciliation[
 	own, _ := bootstrap.SplitLabels(labels(r.ID.Name(), p, c))
 	return node.Config{
 		ID: m.ID, Name: m.Name, Guest: "node-" + m.ID, UIDBase: m.UIDBase, UIDCount: UIDCount,
-		Rootfs: t.Rootfs, Image: m.NodeImageVersion, Attempt: r.Model.Memory.Attempt,
+		Rootfs: t.Rootfs, Image: m.image(), Attempt: r.Model.Memory.Attempt,
 		MemoryBytes: int64(size.MemoryMiB) << 20, CPUs: size.CPUs, CA: t.AuthorityPEM,
 		Bootstrap: bootstrap.Config{
 			NodeName: m.Name, NodeAddress: addresses[0], KubernetesVersion: m.KubernetesVersion,
@@ -256,32 +259,6 @@ func references(m *Model) []resourcetype.Reference {
 		}
 	}
 	return out
-}
-
-// prepareDelete keeps a cluster from losing its last System pool while it lives.
-func (t service) prepareDelete(ctx context.Context, r *resourcetype.Request[Model]) error {
-	clusterID, _ := r.ID.Parent()
-	var c cluster
-	if err := r.Documents.Get(ctx, clusterID, &c); errors.Is(err, resourcestore.ErrNotFound) || c.Properties.ProvisioningState == "Deleting" {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	if r.Existing.Properties.Mode != "System" {
-		return nil
-	}
-	pools, err := r.Documents.List(ctx, clusterID, Name)
-	if err != nil {
-		return err
-	}
-	others := slices.ContainsFunc(pools, func(p resourcestore.Resource) bool {
-		var m Model
-		return !p.ID.Equal(r.ID) && !p.Deleting && r.Documents.Get(ctx, p.ID, &m) == nil && m.Properties.Mode == "System"
-	})
-	if others {
-		return nil
-	}
-	return armerror.New("OperationNotAllowed", "There has to be at least one system agent pool; %s is the last one.", r.ID.Name())
 }
 
 func machineID(cluster, name string) string {

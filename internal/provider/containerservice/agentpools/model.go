@@ -1,6 +1,10 @@
 package agentpools
 
-import "github.com/cloister-dev/cloister/internal/arm/armerror"
+import (
+	"time"
+
+	"github.com/cloister-dev/cloister/internal/arm/armerror"
+)
 
 // Model is the one tolerant model of an agent pool, for every api-version.
 type Model struct {
@@ -40,6 +44,7 @@ type Properties struct {
 	NodeTaints                 []string          `json:"nodeTaints,omitempty"`
 	AvailabilityZones          []string          `json:"availabilityZones,omitempty"`
 	SecurityProfile            *SecurityProfile  `json:"securityProfile,omitempty"`
+	Tags                       map[string]string `json:"tags,omitempty"`
 }
 
 // PowerState is Running or Stopped.
@@ -49,7 +54,12 @@ type PowerState struct {
 
 // UpgradeSettings bounds what an upgrade takes away at a time.
 type UpgradeSettings struct {
-	MaxSurge string `json:"maxSurge,omitempty"`
+	// MaxSurge is how many nodes an upgrade adds while it lasts, and renews at a time: a number, or a percentage of the pool.
+	MaxSurge                  string `json:"maxSurge,omitempty"`
+	MaxUnavailable            string `json:"maxUnavailable,omitempty"`
+	DrainTimeoutInMinutes     int    `json:"drainTimeoutInMinutes,omitempty"`
+	NodeSoakDurationInMinutes int    `json:"nodeSoakDurationInMinutes,omitempty"`
+	UndrainableNodeBehavior   string `json:"undrainableNodeBehavior,omitempty"`
 }
 
 // SecurityProfile is always that of a plain VM here.
@@ -67,6 +77,13 @@ type Memory struct {
 	// Provisioned is true once all nodes of the pool were Ready. Until then nothing is lost when a retry takes over
 	// what its cluster says meanwhile.
 	Provisioned bool `json:"provisioned,omitempty"`
+	// Generation counts the pool's models: a node of an earlier one is to be renewed.
+	Generation int `json:"generation,omitempty"`
+	// Off is true while the pool is stopped: its machines are written down, and none of them is there.
+	Off bool `json:"off,omitempty"`
+	// UserLabels and UserTaints are those that nodes may have from the pool's document, as it is or was.
+	UserLabels []string `json:"userLabels,omitempty"`
+	UserTaints []string `json:"userTaints,omitempty"`
 	// Machines are the pool's nodes, written down before any of them is made.
 	Machines []Machine `json:"machines,omitempty"`
 	// NextIndex is the next virtual machine scale set instance number; numbers are never used twice.
@@ -89,9 +106,26 @@ type Machine struct {
 	NIC string `json:"nic"`
 	// Leaving is true once the machine is being removed.
 	Leaving bool `json:"leaving,omitempty"`
+	// Surge is true for a node that an upgrade has added and takes away at its end.
+	Surge bool `json:"surge,omitempty"`
+	// Generation is the pool's when the node's disk was made.
+	Generation int `json:"generation,omitempty"`
+	// Phase is how far the node's renewal is; "" when none is under way.
+	Phase phase `json:"phase,omitempty"`
+	// Draining is when the drain began.
+	Draining *time.Time `json:"draining,omitempty"`
 	// NodeModel is what the node was provisioned with; only a reimage changes it.
 	NodeModel
 }
+
+// phase is one of a node's renewal. Each is written down before it begins, and can be begun again.
+type phase string
+
+const (
+	phaseDrain   phase = "drain"   // its pods leave
+	phaseLeave   phase = "leave"   // its Node object goes, before the machine does
+	phaseReimage phase = "reimage" // it has a new, empty disk and joins anew
+)
 
 // NodeModel is all of a node that follows from its cluster and is baked into it at provisioning.
 type NodeModel struct {
@@ -104,10 +138,10 @@ type NodeModel struct {
 }
 
 // model is what the cluster has new nodes of a pool provisioned with now.
-func (t service) model(c cluster) NodeModel {
+func (t service) model(p Properties, c cluster) NodeModel {
 	m := NodeModel{
 		RegistryServer: c.Memory.RegistryServer, OutboundURL: "https://mcr.microsoft.com/v2/",
-		NodeImageVersion: t.NodeImageVersion, KubernetesVersion: c.Properties.CurrentKubernetesVersion,
+		NodeImageVersion: t.NodeImageVersion, KubernetesVersion: t.target(p, c),
 	}
 	if o := c.Properties.NetworkProfile.OutboundType; o == "none" || o == "block" {
 		m.OutboundURL = ""
@@ -124,7 +158,10 @@ type cluster struct {
 	Name       string `json:"name"`
 	Location   string `json:"location"`
 	Properties struct {
-		ProvisioningState        string `json:"provisioningState"`
+		ProvisioningState string `json:"provisioningState"`
+		PowerState        struct {
+			Code string `json:"code"`
+		} `json:"powerState"`
 		NodeResourceGroup        string `json:"nodeResourceGroup"`
 		CurrentKubernetesVersion string `json:"currentKubernetesVersion"`
 		KubernetesVersion        string `json:"kubernetesVersion"`
@@ -153,6 +190,7 @@ type cluster struct {
 		Infrastructure bool   `json:"infrastructure"`
 		// EndpointAddress is the API server's address in the VNet, where it has one.
 		EndpointAddress string `json:"endpointAddress"`
+		Power           string `json:"power"`
 	} `json:"cloister"`
 }
 

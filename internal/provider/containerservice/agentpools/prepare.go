@@ -41,6 +41,9 @@ func (t service) prepare(ctx context.Context, r *resourcetype.Request[Model]) er
 		r.Model.Memory = r.Existing.Memory
 		p.VMSize = or(p.VMSize, was.VMSize)
 		p.NodeImageVersion = was.NodeImageVersion
+		p.CurrentOrchestratorVersion = was.CurrentOrchestratorVersion
+		p.OrchestratorVersion = or(p.OrchestratorVersion, was.OrchestratorVersion)
+		p.Mode = or(p.Mode, was.Mode)
 		if p.Count == nil {
 			p.Count = was.Count
 		}
@@ -73,26 +76,71 @@ func (t service) prepare(ctx context.Context, r *resourcetype.Request[Model]) er
 			}
 		}
 	}
-	version := c.Properties.CurrentKubernetesVersion
-	defaults(p, version, t.NodeImageVersion)
-	if err := t.validate(p, version); err != nil {
+	if err := t.preparePower(r, c); err != nil {
 		return err
 	}
+	version := t.version(c)
+	p.OrchestratorVersion = or(p.OrchestratorVersion, version)
+	have := p.CurrentOrchestratorVersion
+	if r.Existing == nil {
+		have, p.CurrentOrchestratorVersion = "", ""
+		p.CurrentOrchestratorVersion = t.target(*p, c)
+	}
+	defaults(p, t.NodeImageVersion)
+	if err := t.validate(p); err != nil {
+		return err
+	}
+	if err := t.validateVersion(r.ID.Name(), *p, have, r.Model.Memory, c); err != nil {
+		return err
+	}
+	if r.Existing != nil {
+		if p.Mode != "System" {
+			if err := t.keepSystemPool(ctx, r); err != nil {
+				return err
+			}
+		}
+		if mem, target := r.Model.Memory, t.target(*p, c); target != p.CurrentOrchestratorVersion && (mem.Model == nil || mem.Model.KubernetesVersion != target) {
+			mem.takeOver()
+		}
+	}
+	r.Model.Memory.remember(*p)
 	if p.VnetSubnetID == "" || r.Existing != nil {
 		return nil
 	}
 	return validateSubnet(ctx, r.Documents, p.VnetSubnetID, c)
 }
 
-func defaults(p *Properties, version, image string) {
+// preparePower decides whether the pool is to run.
+func (t service) preparePower(r *resourcetype.Request[Model], c cluster) error {
+	p := &r.Model.Properties
+	was := powerRunning
+	if r.Existing != nil && r.Existing.stopped() {
+		was = powerStopped
+	}
+	if p.PowerState == nil || p.PowerState.Code == "" {
+		p.PowerState = &PowerState{Code: was}
+	}
+	code := p.PowerState.Code
+	if err := c.mustRun("updating an agent pool"); err != nil {
+		return err
+	}
+	switch {
+	case code != powerRunning && code != powerStopped:
+		return armerror.New(armerror.InvalidParameter, "The power state %q is not valid. Allowed values: 'Running', 'Stopped'.", code).WithTarget("properties.powerState.code")
+	case code == powerStopped && r.Existing == nil:
+		return armerror.New(armerror.InvalidParameter, "An agent pool is not made stopped.").WithTarget("properties.powerState.code")
+	case code == powerStopped && was == powerRunning && p.Mode == "System" && c.Memory.Power != powerStopping:
+		return armerror.New(armerror.OperationNotAllowed, "The System agent pool %s cannot be stopped; stop the cluster.", r.ID.Name()).WithTarget("properties.powerState.code")
+	}
+	return nil
+}
+
+func defaults(p *Properties, image string) {
 	if p.Count == nil {
 		p.Count = ptr(1)
 	}
 	p.VMSize = or(p.VMSize, DefaultVMSize)
-	p.OrchestratorVersion = or(p.OrchestratorVersion, version)
-	p.CurrentOrchestratorVersion = version
 	p.NodeImageVersion = or(p.NodeImageVersion, image)
-	p.PowerState = &PowerState{Code: "Running"}
 	if p.OSDiskSizeGB == 0 {
 		p.OSDiskSizeGB = 128
 	}
@@ -118,7 +166,7 @@ func defaults(p *Properties, version, image string) {
 	}
 }
 
-func (t service) validate(p *Properties, version string) error {
+func (t service) validate(p *Properties) error {
 	refuse := func(property, format string, args ...any) error {
 		return armerror.New(armerror.InvalidParameter, format, args...).WithTarget("properties." + property)
 	}
@@ -165,10 +213,7 @@ func (t service) validate(p *Properties, version string) error {
 	case len(p.AvailabilityZones) > 0:
 		return unsupported("availabilityZones", "Availability zones are not supported by Cloister.")
 	}
-	if version != "" && p.OrchestratorVersion != version && !strings.HasPrefix(version, p.OrchestratorVersion+".") {
-		return armerror.New("NodePoolMcVersionIncompatible", "Node pool version %s and control plane version %s are incompatible.", p.OrchestratorVersion, version).WithTarget("properties.orchestratorVersion")
-	}
-	return nil
+	return p.UpgradeSettings.validate()
 }
 
 // validateSubnet checks a pool's own subnet against the cluster's network.

@@ -14,7 +14,6 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
-	"github.com/cloister-dev/cloister/internal/engine/controlplane"
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
 )
 
@@ -42,8 +41,14 @@ func (t service) run(ctx context.Context, r *resourcetype.Reconciliation[Model])
 	if r.Deleting {
 		return t.removeAll(ctx, r, c)
 	}
-	if !c.Memory.Infrastructure {
-		return resourcetype.Result{Waiting: true}, nil
+	if r.Model.stopped() {
+		return resourcetype.Result{}, t.stop(ctx, r, c)
+	}
+	if !c.Memory.Infrastructure || newer(t.target(r.Model.Properties, c), c.Properties.CurrentKubernetesVersion) {
+		return resourcetype.Result{Waiting: true}, nil // a node is never newer than its control plane
+	}
+	if err := t.announce(ctx, r, c); err != nil {
+		return resourcetype.Result{}, err
 	}
 	plan, err := t.plan(ctx, r, c)
 	if err != nil {
@@ -61,81 +66,112 @@ func (t service) run(ctx context.Context, r *resourcetype.Reconciliation[Model])
 	if err := t.provisioned(ctx, plan); err != nil {
 		return resourcetype.Result{}, err
 	}
-	names := make([]string, 0, len(plan))
-	for _, m := range plan {
-		names = append(names, m.Name)
-	}
 	r.Step("nodes of " + r.ID.Name() + " become Ready")
-	_, given := bootstrap.SplitLabels(labels(r.ID.Name(), r.Model.Properties, c))
-	if err := t.ControlPlane.NodesReady(ctx, c.Memory.ClusterID, names); err != nil {
+	if err := t.ready(ctx, r, c, plan); err != nil {
 		return resourcetype.Result{}, err
 	}
-	for _, name := range names {
-		if err := t.ControlPlane.ChangeNode(ctx, c.Memory.ClusterID, name, controlplane.NodeChange{Labels: given}); err != nil {
-			return resourcetype.Result{}, err
-		}
+	if err := t.renew(ctx, r, c); err != nil {
+		return resourcetype.Result{}, err
+	}
+	// All are of the pool's model now; the nodes that were added for the time being may go.
+	if plan, err = t.plan(ctx, r, c); err != nil {
+		return resourcetype.Result{}, err
+	}
+	if err := t.described(ctx, r); err != nil {
+		return resourcetype.Result{}, err
 	}
 	r.Model.Memory.Provisioned = true
 	if err := t.removeLeaving(ctx, r, c); err != nil {
 		return resourcetype.Result{}, err
 	}
+	r.Model.Properties.NodeImageVersion = r.Model.Memory.Model.NodeImageVersion
+	r.Model.Properties.CurrentOrchestratorVersion = r.Model.Memory.Model.KubernetesVersion
 	return resourcetype.Result{}, nil
 }
 
-// plan decides which machines there are to be, and writes them down before any is made.
+// plan decides which machines there are to be, and writes them down before any is made. It returns those that are of
+// the pool's model; the others are renewed after them.
 func (t service) plan(ctx context.Context, r *resourcetype.Reconciliation[Model], c cluster) ([]Machine, error) {
 	t.choosing.Lock()
 	defer t.choosing.Unlock()
 	mem := r.Model.Memory
 	if mem.Model == nil {
-		model := t.model(c)
+		model := t.model(r.Model.Properties, c)
 		mem.Model = &model
 	}
 	for i := range mem.Machines {
-		if m := &mem.Machines[i]; m.KubernetesVersion == "" { // never provisioned, or written down before models were
+		m := &mem.Machines[i]
+		if mem.Off { // its disk went when it was stopped: it comes back as a new one
+			m.NodeModel, m.Generation, m.Phase = *mem.Model, mem.Generation, ""
+		}
+		if m.KubernetesVersion == "" { // never provisioned, or written down before models were
 			server := or(m.RegistryServer, mem.Model.RegistryServer)
 			m.NodeModel = *mem.Model
 			m.RegistryServer = server
 		}
 	}
-	var staying []Machine
-	for _, m := range mem.Machines {
-		if !m.Leaving {
-			staying = append(staying, m)
+	mem.Off = false
+	var regular []int // by place in Machines, oldest first
+	surging, outdated := 0, 0
+	for i, m := range mem.Machines {
+		switch {
+		case m.Leaving:
+		case m.Surge:
+			surging++
+		default:
+			regular = append(regular, i)
 		}
 	}
 	want := *r.Model.Properties.Count
-	for i := len(staying) - 1; i >= want; i-- { // the newest go first, as a scale set's do
-		for j := range mem.Machines {
-			if mem.Machines[j].ID == staying[i].ID {
-				mem.Machines[j].Leaving = true
-			}
+	for len(regular) > want { // the newest go first, as a scale set's do
+		last := len(regular) - 1
+		mem.Machines[regular[last]].Leaving = true
+		regular = regular[:last]
+	}
+	for _, i := range regular {
+		if mem.Machines[i].outdated(mem) {
+			outdated++
 		}
 	}
-	if len(staying) < want {
-		bases, err := t.freeUIDs(ctx, r, want-len(staying))
+	surge := 0
+	if outdated > 0 {
+		surge = max(0, min(r.Model.Properties.UpgradeSettings.surge(want), outdated)-surging)
+	} else {
+		for i := range mem.Machines {
+			mem.Machines[i].Leaving = mem.Machines[i].Leaving || mem.Machines[i].Surge
+		}
+	}
+	missing := want - len(regular)
+	if missing+surge > 0 {
+		bases, err := t.freeUIDs(ctx, r, missing+surge)
 		if err != nil {
 			return nil, err
 		}
 		group := resourceid.Group(r.ID.Subscription(), c.Properties.NodeResourceGroup)
-		for _, base := range bases {
+		for n, base := range bases {
 			name := fmt.Sprintf("aks-%s-%s-vmss%s", r.ID.Name(), c.Memory.Suffix, base36(mem.NextIndex))
 			mem.Machines = append(mem.Machines, Machine{
 				ID: machineID(c.Memory.ClusterID, name), Name: name, UIDBase: base,
-				NIC:       group.Resource("Microsoft.Network/networkInterfaces", name+"-nic").String(),
-				NodeModel: *mem.Model,
+				NIC:   group.Resource("Microsoft.Network/networkInterfaces", name+"-nic").String(),
+				Surge: n >= missing, Generation: mem.Generation, NodeModel: *mem.Model,
 			})
 			mem.NextIndex++
 		}
 	}
-	staying = staying[:0]
+	var settled []Machine
 	for _, m := range mem.Machines {
-		if !m.Leaving {
-			staying = append(staying, m)
+		if !m.Leaving && !m.outdated(mem) {
+			settled = append(settled, m)
 		}
 	}
-	return staying, r.Save(ctx)
+	return settled, r.Save(ctx)
 }
+
+// The first range starts above the ids that distributions give to users and containers.
+const (
+	firstUIDRange = 16
+	uidRanges     = 255 - firstUIDRange
+)
 
 // freeUIDs finds id ranges that no machine of the installation has.
 func (t service) freeUIDs(ctx context.Context, r *resourcetype.Reconciliation[Model], n int) ([]uint32, error) {
@@ -159,14 +195,13 @@ func (t service) freeUIDs(ctx context.Context, r *resourcetype.Reconciliation[Mo
 		taken[machine.UIDBase] = true
 	}
 	free := make([]uint32, 0, n)
-	// The first range starts above the ids that distributions give to users and containers.
-	for k := uint32(16); k < 255 && len(free) < n; k++ {
-		if base := k * UIDCount; !taken[base] {
+	for i := uint32(0); i < uidRanges && len(free) < n; i++ {
+		if base := (firstUIDRange + (t.FirstRange+i)%uidRanges) * UIDCount; !taken[base] {
 			free = append(free, base)
 		}
 	}
 	if len(free) < n {
-		return nil, armerror.New("QuotaExceeded", "This machine has user id ranges for 239 nodes; %d more were asked for.", n)
+		return nil, armerror.New("QuotaExceeded", "This machine has user id ranges for %d nodes; %d more were asked for.", uidRanges, n)
 	}
 	return free, nil
 }
@@ -246,7 +281,7 @@ func (t service) removeLeaving(ctx context.Context, r *resourcetype.Reconciliati
 			continue
 		}
 		r.Step("drain " + m.Name)
-		if err := t.leave(ctx, c, m); err != nil {
+		if err := t.leave(ctx, r.Model.Properties, c, m); err != nil {
 			return err
 		}
 		if err := t.remove(ctx, r, m); err != nil {
@@ -261,9 +296,9 @@ func (t service) removeLeaving(ctx context.Context, r *resourcetype.Reconciliati
 }
 
 // leave drains the machine's node and takes it out of the cluster.
-func (t service) leave(ctx context.Context, c cluster, m Machine) error {
-	if err := t.ControlPlane.Drain(ctx, c.Memory.ClusterID, m.Name, 0); err != nil {
-		return fmt.Errorf("drain node %s: %w", m.Name, err)
+func (t service) leave(ctx context.Context, p Properties, c cluster, m Machine) error {
+	if err := t.ControlPlane.Drain(ctx, c.Memory.ClusterID, m.Name, p.UpgradeSettings.drainTimeout()); err != nil {
+		return undrainable(codeDrain, err)
 	}
 	return t.ControlPlane.DeleteNode(ctx, c.Memory.ClusterID, m.Name)
 }
@@ -287,7 +322,7 @@ func (t service) removeAll(ctx context.Context, r *resourcetype.Reconciliation[M
 	for _, m := range r.Model.Memory.Machines {
 		g.Go(func() error {
 			if !clusterGoes {
-				if err := t.leave(gctx, c, m); err != nil {
+				if err := t.leave(gctx, r.Model.Properties, c, m); err != nil {
 					return err
 				}
 			}

@@ -49,6 +49,11 @@ type ControlPlane interface {
 type Deps struct {
 	Nodes        Nodes
 	ControlPlane ControlPlane
+	// Versions are the Kubernetes versions there are, oldest first.
+	Versions []string
+	// FirstRange is where the search for a node's user ids begins, in ranges of UIDCount: installations on one
+	// machine do not know of each other's.
+	FirstRange uint32
 	// NodeImageVersion names the node image that new nodes are made from, and Rootfs is its file system.
 	NodeImageVersion string
 	Rootfs           string
@@ -82,5 +87,9 @@ func Type(d Deps) resourcetype.Definition {
 		PrepareDelete: t.prepareDelete,
 		References:    references,
 		Reconcile:     t.reconcile,
+		Actions: map[string]resourcetype.Action[Model]{
+			"upgradeNodeImageVersion": {Handle: t.upgradeNodeImage},
+			"deleteMachines":          {Handle: t.deleteMachines},
+		},
 	})
 }

@@ -196,6 +196,10 @@ type Memory struct {
 	Infrastructure bool `json:"infrastructure,omitempty"`
 	// Declared says with what the control plane was last completed since the user's last request.
 	Declared string `json:"declared,omitempty"`
+	// Power is how far a stop or start is: Stopping, Stopped or Starting; "" while the cluster runs.
+	Power string `json:"power,omitempty"`
+	// StoppedPools are the agent pools that a stop has found running, and that a start makes run again.
+	StoppedPools []string `json:"stoppedPools,omitempty"`
 	// Removed is true once a deletion has ended the control plane: from then on it needs no namespace.
 	Removed bool `json:"removed,omitempty"`
 }

@@ -23,6 +23,9 @@ import (
 func (t service) prepare(ctx context.Context, r *resourcetype.Request[Model]) error {
 	m := r.Model
 	if r.Existing != nil {
+		if err := r.Existing.mustRun("updating"); err != nil {
+			return err
+		}
 		inherit(&m.Properties, r.Existing.Properties)
 	}
 	t.defaults(r)
@@ -54,8 +57,12 @@ func (t service) defaults(r *resourcetype.Request[Model]) {
 	if p.KubernetesVersion == "" {
 		p.KubernetesVersion = t.DefaultVersion
 	}
-	p.CurrentKubernetesVersion = t.resolveVersion(p.KubernetesVersion)
-	p.PowerState = &PowerState{Code: "Running"}
+	p.PowerState = &PowerState{Code: powerRunning}
+	if r.Existing == nil {
+		p.CurrentKubernetesVersion = t.resolveVersion(p.KubernetesVersion)
+	} else { // until the control plane says otherwise
+		p.CurrentKubernetesVersion = r.Existing.Properties.CurrentKubernetesVersion
+	}
 	p.SupportPlan = or(p.SupportPlan, "KubernetesOfficial")
 	p.MaxAgentPools = 100
 	if p.EnableRBAC == nil {

@@ -23,6 +23,12 @@ func (t service) reconcile(ctx context.Context, r *resourcetype.Reconciliation[M
 	if !r.Requested {
 		return t.follow(ctx, r)
 	}
+	if done, result, err := t.power(ctx, r); done || err != nil {
+		return result, err
+	}
+	if err := t.announce(ctx, r); err != nil {
+		return resourcetype.Result{}, err
+	}
 	r.Step("resources in " + m.Properties.NodeResourceGroup)
 	done, err := t.build(ctx, r)
 	if err != nil {
@@ -47,6 +53,18 @@ func (t service) reconcile(ctx context.Context, r *resourcetype.Reconciliation[M
 	if err := t.declare(ctx, r, cluster); err != nil {
 		return resourcetype.Result{}, err
 	}
+	if m.Properties.CurrentKubernetesVersion != cluster.KubernetesVersion {
+		m.Properties.CurrentKubernetesVersion = cluster.KubernetesVersion
+		if err := r.Save(ctx); err != nil { // what wakes pools that wait for their control plane
+			return resourcetype.Result{}, err
+		}
+	}
+	if m.Memory.Power == powerStarting {
+		r.Step("agent pools start")
+		if done, err := t.switchPools(ctx, r, powerRunning); err != nil || !done {
+			return resourcetype.Result{Waiting: true}, err
+		}
+	}
 	r.Step("agent pools")
 	state, err := t.poolState(ctx, r)
 	if err != nil {
@@ -59,6 +77,8 @@ func (t service) reconcile(ctx context.Context, r *resourcetype.Reconciliation[M
 	if err := t.ControlPlane.SystemReady(ctx, m.Memory.ClusterID); err != nil {
 		return resourcetype.Result{}, fmt.Errorf("wait for the pods of kube-system: %w", err)
 	}
+	m.Memory.Power, m.Memory.StoppedPools = "", nil
+	m.Properties.PowerState = &PowerState{Code: powerRunning}
 	return resourcetype.Result{}, nil
 }
 
@@ -66,7 +86,7 @@ func (t service) reconcile(ctx context.Context, r *resourcetype.Reconciliation[M
 // left. A cluster that is done repairs nothing by itself: what a user deletes of it stays deleted until somebody
 // reconciles it, as on Azure (az aks update -g -n).
 func (t service) follow(ctx context.Context, r *resourcetype.Reconciliation[Model]) (resourcetype.Result, error) {
-	if r.Model.Memory == nil || r.Model.Memory.Declared == "" {
+	if r.Model.Memory == nil || r.Model.Memory.Declared == "" || r.Model.Memory.Power != "" {
 		return resourcetype.Result{}, nil
 	}
 	b := &builder{ctx: ctx, client: r.Client}
@@ -108,7 +128,7 @@ func (c Cluster) fingerprint() string {
 
 func (t service) cluster(ctx context.Context, r *resourcetype.Reconciliation[Model]) (Cluster, error) {
 	p, mem := r.Model.Properties, r.Model.Memory
-	c := Cluster{ID: mem.ClusterID, KubernetesVersion: p.CurrentKubernetesVersion, FQDN: p.FQDN, PrivateFQDN: p.PrivateFQDN, Direct: r.Model.isIntegrated()}
+	c := Cluster{ID: mem.ClusterID, KubernetesVersion: t.targetVersion(p), FQDN: p.FQDN, PrivateFQDN: p.PrivateFQDN, Direct: r.Model.isIntegrated()}
 	var err error
 	// Without an address in the VNet the public one is where nodes find it, too.
 	if c.EndpointAddress, err = netip.ParseAddr(or(mem.EndpointAddress, mem.PublicAddress)); err != nil {

@@ -71,7 +71,6 @@ type Deps struct {
 	ControlPlane ControlPlane
 	World        World
 	Access       Access
-	Commands     Commands
 	// Versions are the Kubernetes versions there are, oldest first; DefaultVersion is what a create that names none gets.
 	Versions       []string
 	DefaultVersion string
@@ -107,7 +106,8 @@ func Type(d Deps) resourcetype.Definition {
 		Actions: map[string]resourcetype.Action[Model]{
 			"listClusterAdminCredential": {Handle: t.credential("clusterAdmin", true)},
 			"listClusterUserCredential":  {Handle: t.credential("clusterUser", false)},
-			"runCommand":                 {Handle: t.runCommand},
+			"stop":                       {Handle: t.stop},
+			"start":                      {Handle: t.start},
 		},
 	})
 }

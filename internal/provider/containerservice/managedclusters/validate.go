@@ -28,7 +28,6 @@ const (
 	codeRegistry        = "InvalidBootstrapContainerRegistry"
 	codeOutboundType    = "UnsupportedOutboundType"
 	codeSource2         = "InvalidBootstrapArtifactSource"
-	codeRunDisabled     = "RunCommandDisabled"
 	codeAPIServerSubnet = "InvalidApiServerSubnet"
 	codeChannel         = "InvalidNodeOSUpgradeChannel"
 	blockPreviewFlag    = "Microsoft.ContainerService/NetworkIsolatedClusterPreview"
@@ -61,6 +60,11 @@ func (t service) validate(ctx context.Context, r *resourcetype.Request[Model]) e
 	}
 	if err := t.validateVersion(p.KubernetesVersion, r.ID.Name(), b.ArtifactSource); err != nil {
 		return err
+	}
+	if r.Existing != nil {
+		if err := t.validateUpgrade(ctx, r); err != nil {
+			return err
+		}
 	}
 	switch n.NetworkPlugin {
 	case "azure":

@@ -1,0 +1,116 @@
+package azurecli
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// runs are the ways through the page.
+var runs = []run{
+	{"managed", steps(group, before, section(managedCreate), section(validate), isolated("none"), managedRegistry)},
+	{"managed-integration", steps(group, before, integration, section(managedIntegration), section(validate), isolated("none"), managedRegistry)},
+	{"byo", steps(before, byo(), section(byoCreate), section(validate), isolated("none"), ownRegistry)},
+	{"byo-integration", steps(before, integration, byo(), section(byoIntegration), section(validate), isolated("none"), ownRegistry)},
+}
+
+func steps(all ...[]step) []step { return slices.Concat(all...) }
+
+func section(name string, replace ...string) []step {
+	return []step{{section: name, replace: replace}}
+}
+
+// part is those commands of a section that begin so.
+func part(name, only string) []step { return []step{{section: name, only: only}} }
+
+// typed types what the page asks for in words only.
+func typed(line string) []step {
+	return []step{{do: func(s *session) { s.typed(line) }}}
+}
+
+// group makes the resource group, which the page has already where it begins with a cluster.
+var group = typed("az group create --name ${RESOURCE_GROUP} --location ${LOCATION}")
+
+var before = section(beforeYouBegin)
+
+// integration is what the page's note asks for with API Server VNet Integration: the same again for another feature.
+var integration = section(beforeYouBegin, "NetworkIsolatedClusterPreview", "EnableAPIServerVnetIntegrationPreview")
+
+func byo() []step {
+	return steps(section(byoNetwork), section(byoRegistry), section(byoEndpoint), section(byoNames), section(byoIdentities))
+}
+
+// shown is what the run's cluster is by `az aks show`: the page's own way to validate.
+func (s *session) shown() (outboundType, artifactSource, registryID string) {
+	s.t.Helper()
+	var doc struct {
+		NetworkProfile   struct{ OutboundType string }
+		BootstrapProfile struct{ ArtifactSource, ContainerRegistryID string }
+	}
+	text := s.typed("az aks show --resource-group ${RESOURCE_GROUP} --name ${AKS_NAME} --output json 2>/dev/null")
+	if err := json.Unmarshal([]byte(text), &doc); err != nil {
+		s.t.Fatalf("az aks show: %v\n%s", err, text)
+	}
+	return doc.NetworkProfile.OutboundType, doc.BootstrapProfile.ArtifactSource, doc.BootstrapProfile.ContainerRegistryID
+}
+
+// ready looks at the cluster from inside its network: three nodes of the page's version, and every system pod runs.
+func (s *session) ready() {
+	s.t.Helper()
+	lines := strings.Fields(s.kubectl("get", "nodes", "-o", `jsonpath={range .items[*]}{.status.nodeInfo.kubeletVersion}/{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}`))
+	if !slices.Equal(lines, []string{"v1.30.3/True", "v1.30.3/True", "v1.30.3/True"}) {
+		s.t.Errorf("nodes: %v", lines)
+	}
+	s.kubectl("wait", "-n", "kube-system", "--for=condition=Ready", "pod", "--all", "--timeout=120s")
+}
+
+// isolated holds the cluster to what the page promises: it works, and no packet of it arrives outside.
+func isolated(outboundType string) []step {
+	return []step{{do: func(s *session) {
+		if outbound, source, _ := s.shown(); outbound != outboundType || source != "Cache" {
+			s.t.Errorf("the cluster is %s, %s", outbound, source)
+		}
+		s.ready()
+		mark := s.packets()
+		if answered, tries := s.reach(); answered > 0 || tries == 0 {
+			s.t.Errorf("%d of %d tries from the nodes were answered", answered, tries)
+		}
+		if now := s.packets(); now != mark {
+			s.t.Errorf("%d packets got out", now-mark)
+		}
+	}}}
+}
+
+// pulls runs the sample application, of which each pod must come from the registry.
+func (s *session) pulls(host string) {
+	s.t.Helper()
+	if got := s.registryOfNodes(); got != host {
+		s.t.Errorf("the nodes were provisioned with %q, want %q", got, host)
+	}
+	before := s.served(host)
+	name := fmt.Sprintf("web-%d", before)
+	s.kubectl("run", name, "--image=mcr.microsoft.com/azuredocs/aks-helloworld:v1", "--image-pull-policy=Always")
+	s.kubectl("wait", "--for=condition=Ready", "pod/"+name, "--timeout=90s")
+	if s.served(host) == before {
+		s.t.Errorf("%s has not served the image that %s runs", host, name)
+	}
+}
+
+// managedRegistry looks for the registry that AKS made in the node resource group.
+var managedRegistry = []step{{do: func(s *session) {
+	_, _, id := s.shown()
+	if !strings.Contains(strings.ToLower(id), "/resourcegroups/mc_"+s.vars["RESOURCE_GROUP"]+"_"+s.vars["AKS_NAME"]+"_eastus/") {
+		s.t.Errorf("the registry is not of the node resource group: %s", id)
+	}
+	s.pulls(s.login(id[strings.LastIndex(id, "/")+1:]))
+}}}
+
+// ownRegistry holds the cluster to the user's.
+var ownRegistry = []step{{do: func(s *session) {
+	_, _, id := s.shown()
+	if !strings.HasSuffix(id, "/"+s.vars["REGISTRY_NAME"]) {
+		s.t.Errorf("the registry is %s", id)
+	}
+	s.pulls(s.login(s.vars["REGISTRY_NAME"]))
+}}}
