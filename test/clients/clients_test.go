@@ -1,5 +1,5 @@
 // Package clients drives the registry process with the clients that people use, as they are: crane and oras and
-// containerd of the artifacts, skopeo of Debian, helm where it is installed. Each test says what its user does.
+// containerd of the artifacts, skopeo of Debian, helm. Each test says what its user does.
 //
 // All of it runs in a network and a mount namespace of its own, in which the registries' names are in
 // /etc/hosts: needs root. The registry is a process of its own, this test binary.
@@ -134,7 +134,7 @@ type world struct {
 	t      *testing.T
 	dir    string
 	bin    string
-	skopeo string
+	extra  string // directory of skopeo and helm
 	issuer *identity.Issuer
 	config registry.Config
 	pki    *pki.Authority
@@ -156,7 +156,7 @@ func start(t *testing.T) *world {
 	if err != nil {
 		t.Fatalf("hack/registry-clients: %v", err)
 	}
-	w.skopeo = filepath.Join(strings.TrimSpace(string(out)), "skopeo")
+	w.extra = strings.TrimSpace(string(out))
 
 	keys, err := identity.OpenKeys(filepath.Join(w.dir, "keys"))
 	w.must(err)
@@ -306,11 +306,12 @@ func (u *user) try(stdin string, command ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(u.t.Context(), time.Minute)
 	defer cancel()
 	name := filepath.Join(u.bin, command[0])
-	if command[0] == "skopeo" {
-		name = u.skopeo
+	switch command[0] {
+	case "skopeo":
+		name = filepath.Join(u.extra, "skopeo")
 		command = append([]string{command[0], "--insecure-policy"}, command[1:]...)
-	} else if _, err := os.Stat(name); err != nil {
-		name = command[0]
+	case "helm":
+		name = filepath.Join(u.extra, "helm")
 	}
 	c := exec.CommandContext(ctx, name, command[1:]...)
 	c.Dir = u.home

@@ -261,6 +261,27 @@ func TestSkopeo(t *testing.T) {
 	u.refused("manifest unknown", "skopeo", "inspect", "docker://"+mine+"/kept/coredns:docker")
 }
 
+func TestHelm(t *testing.T) {
+	w := start(t)
+	u := w.user("helm")
+	u.run(u.refreshToken(owner, mine), "helm", "registry", "login", mine, "-u", nullUser, "--password-stdin")
+	u.run("", "helm", "create", "web")
+	u.run("", "helm", "package", "web")
+	u.run("", "helm", "push", "web-0.1.0.tgz", "oci://"+mine+"/charts")
+	if shown := u.run("", "helm", "show", "chart", "oci://"+mine+"/charts/web", "--version", "0.1.0"); !strings.Contains(shown, "\nname: web\n") {
+		t.Errorf("%s", shown)
+	}
+	u.run("", "helm", "pull", "oci://"+mine+"/charts/web", "--untar", "--untardir", "out")
+	if _, err := os.Stat(filepath.Join(u.home, "out", "web", "Chart.yaml")); err != nil {
+		t.Error(err)
+	}
+	if rendered := u.run("", "helm", "template", "oci://"+mine+"/charts/web"); !strings.Contains(rendered, "kind: Deployment") {
+		t.Errorf("%s", rendered)
+	}
+	stranger := w.user("stranger")
+	stranger.refused("authentication required", "helm", "pull", "oci://"+mine+"/charts/web", "--version", "0.1.0")
+}
+
 // containerd, and so nerdctl and Kubernetes, by its own command.
 func TestContainerd(t *testing.T) {
 	w := start(t)
