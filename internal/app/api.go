@@ -31,6 +31,8 @@ type Engines struct {
 	}
 	Nodes   agentpools.Nodes
 	Imports registries.Imports
+	// RegistrySize is how many bytes a registry holds.
+	RegistrySize func(id resourceid.ID) (int64, error)
 	// NodeRootfs is the file system that nodes are made from, AuthorityPEM what they trust.
 	NodeRootfs, AuthorityPEM string
 	// InSteps is managedclusters.Deps's.

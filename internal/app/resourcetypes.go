@@ -81,7 +81,7 @@ func (a *API) resourceTypes(e Engines) []resourcetype.Definition {
 			CachedImages: func(version string) []string { return []string{controlplane.DefaultImages(version).KubeProxy} },
 		}),
 	}, managedclusters.Endpoints(managedclusters.Deps{Versions: kubernetesVersions, DefaultVersion: defaultVersion}), features.Types(time.Now), recordsets.Types(e.World),
-		registries.Types(registries.Deps{World: e.World, Access: a.access, Imports: e.Imports, Password: a.instance.RegistryPassword}), registries.Unsupported())
+		registries.Types(registries.Deps{World: e.World, Access: a.access, Imports: e.Imports, Size: e.RegistrySize, Password: a.instance.RegistryPassword}), registries.Unsupported())
 }
 
 // firstRange spreads the nodes' user ids of installations on one machine, which do not know of each other.

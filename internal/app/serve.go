@@ -22,6 +22,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/app/azextension"
 	"github.com/cloister-dev/cloister/internal/app/projection"
 	"github.com/cloister-dev/cloister/internal/app/public"
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcemanager"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore/sqlite"
 	"github.com/cloister-dev/cloister/internal/engine/artifacts"
@@ -204,6 +205,9 @@ func (s *Service) open(in Instance) (err error) {
 	s.world = &World{layout: l, store: store, fabric: s.fabric, input: s.projectionInput, log: s.Log, public: s.publicConfig, sessions: map[string]projection.Session{}}
 	s.API, err = NewAPI(in, store, keys, Engines{
 		World: s.world, ControlPlane: s.clusters, Nodes: poolNodes{s.nodes, s.results}, Imports: registry.Imports{Dir: l.Registry()},
+		RegistrySize: func(id resourceid.ID) (int64, error) {
+			return registry.Size(l.Registry(), projection.RegistryPrefix(id))
+		},
 		NodeRootfs: s.set.NodeRootfs, AuthorityPEM: string(s.root.CertPEM),
 		InSteps: func() (bool, error) {
 			chosen, err := settings.Load(l.DataDir)

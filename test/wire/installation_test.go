@@ -19,6 +19,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 
 	"github.com/cloister-dev/cloister/internal/app"
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore/sqlite"
 	"github.com/cloister-dev/cloister/internal/engine/identity"
 	"github.com/cloister-dev/cloister/internal/engine/registry"
@@ -55,7 +56,7 @@ func install(t *testing.T) *installation {
 	m := newMachine()
 	imports := registry.Imports{Dir: filepath.Join(dir, "registry")}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
-	api, err := app.NewAPI(in, store, keys, app.Engines{World: m, ControlPlane: control{m}, Nodes: nodes{m}, Imports: imports, NodeRootfs: "/rootfs", AuthorityPEM: "authority", InSteps: func() (bool, error) { return false, nil }}, log)
+	api, err := app.NewAPI(in, store, keys, app.Engines{World: m, ControlPlane: control{m}, Nodes: nodes{m}, Imports: imports, RegistrySize: func(resourceid.ID) (int64, error) { return 4711, nil }, NodeRootfs: "/rootfs", AuthorityPEM: "authority", InSteps: func() (bool, error) { return false, nil }}, log)
 	if err != nil {
 		t.Fatal(err)
 	}

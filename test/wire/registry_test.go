@@ -155,3 +155,17 @@ func TestAdminUser(t *testing.T) {
 		t.Errorf("shown to all: %s", a.body)
 	}
 }
+
+func TestUsages(t *testing.T) {
+	t.Parallel()
+	i := install(t)
+	client := i.registries("measured")
+	usages, err := client.ListUsages(t.Context(), "rg", "measured", nil)
+	if err != nil || len(usages.Value) != 2 || *usages.Value[0].Name != "Size" || *usages.Value[0].CurrentValue != 4711 || *usages.Value[0].Limit != 500<<30 {
+		t.Errorf("%+v, %v", usages, err)
+	}
+	var failure *azcore.ResponseError
+	if _, err := client.ListUsages(t.Context(), "rg", "nobody", nil); !errors.As(err, &failure) || failure.StatusCode != http.StatusNotFound {
+		t.Errorf("%v", err)
+	}
+}

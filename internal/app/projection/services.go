@@ -10,11 +10,15 @@ import (
 	"strings"
 
 	"github.com/cloister-dev/cloister/internal/app/vnetservices"
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/engine/registry"
 )
 
 // endpointTTL is that of the names behind private endpoints on Azure, in seconds.
 const endpointTTL = 10
+
+// RegistryPrefix begins the engine's ID of a registry, whenever it was made.
+func RegistryPrefix(id resourceid.ID) string { return id.Key() + "@" }
 
 // registries completes the registry engine's state, and publishes the registries' names.
 func (b *builder) registries() error {
@@ -26,7 +30,7 @@ func (b *builder) registries() error {
 		name, _, _ := strings.Cut(doc.Properties.LoginServer, ".")
 		reg := registry.Registry{
 			// A registry made again under its name is another one.
-			ID:   r.ID.Key() + "@" + strconv.FormatInt(r.Created.UnixNano(), 36),
+			ID:   RegistryPrefix(r.ID) + strconv.FormatInt(r.Created.UnixNano(), 36),
 			Name: r.ID.Name(), LoginServer: doc.Properties.LoginServer, Region: doc.Location,
 			DataEndpoint:  name + "." + doc.Location + ".data.azurecr.io",
 			PublicAccess:  doc.Properties.PublicNetworkAccess != "Disabled",

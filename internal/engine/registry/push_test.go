@@ -252,6 +252,30 @@ func TestBlobsAreStoredOnceAndGoWithTheLastRegistry(t *testing.T) {
 	}
 }
 
+func TestSize(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	size := func(prefix string) int64 {
+		n, err := Size(filepath.Join(e.dir, "registry"), prefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if n := size("/subscriptions/s/a"); n != 0 {
+		t.Errorf("an empty registry holds %d bytes", n)
+	}
+	image := e.push(t, "a.azurecr.io/app:1", 5000)
+	once := size("/Subscriptions/s/a")
+	e.pushImage(t, "a.azurecr.io/again:1", image)
+	if n := size("/subscriptions/s/a"); once < 10_000 || n != once {
+		t.Errorf("%d bytes, and %d with the same in another repository", once, n)
+	}
+	if n := size("/subscriptions/s/b"); n != 0 {
+		t.Errorf("another registry holds %d bytes", n)
+	}
+}
+
 func TestSweepThatWasKilledIsMadeUpFor(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)

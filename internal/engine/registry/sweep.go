@@ -81,21 +81,7 @@ func (s *storage) resumeSweep() error {
 // sweep removes the blobs that no registry links. The caller holds s.finishing.
 func (s *storage) sweep() error {
 	linked := map[digest.Digest]bool{}
-	err := filepath.WalkDir(filepath.Join(s.dir, "registries"), func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			// An upload may end while we walk.
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			return err
-		}
-		// …/_layers/ALGORITHM/HEX/link, …/_manifests/revisions/ALGORITHM/HEX/link
-		if d.Name() == "link" && d.Type().IsRegular() {
-			hex := filepath.Dir(path)
-			linked[digest.NewDigestFromEncoded(digest.Algorithm(filepath.Base(filepath.Dir(hex))), filepath.Base(hex))] = true
-		}
-		return nil
-	})
+	err := collectLinks(filepath.Join(s.dir, "registries"), linked)
 	if err != nil {
 		return err
 	}

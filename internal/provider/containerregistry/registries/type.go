@@ -42,13 +42,15 @@ type Deps struct {
 	World   World
 	Access  Authorizer
 	Imports Imports
+	// Size is how many bytes a registry holds.
+	Size func(id resourceid.ID) (int64, error)
 	// Password is a password of a registry's admin user: of the registry made then, its first or second, the how manieth.
 	Password func(id resourceid.ID, created string, slot, generation int) string
 }
 
-// Types are the registry, and what imports into one came to.
+// Types are the registry, what imports into one came to, and what it uses of its SKU.
 func Types(d Deps) []resourcetype.Definition {
-	return []resourcetype.Definition{resourcetype.Define(Spec(d)), ImportResults(d)}
+	return []resourcetype.Definition{resourcetype.Define(Spec(d)), ImportResults(d), resourcetype.DefineEndpoint(d.listUsages())}
 }
 
 // Spec declares the registry.
