@@ -54,12 +54,42 @@ func commands() []command {
 	return all
 }
 
-// Reference is what the built-in commands are, for documentation: path and help.
-func Reference() [][2]string {
-	var out [][2]string
+// CommandReference is one command for documentation.
+type CommandReference struct {
+	Path, Help, Example string
+	Arguments           [][2]string // as spelled, and what it is for
+	NotSupported        []string    // arguments of az that are missing, without their dashes
+}
+
+// Reference is what the built-in commands are, for documentation.
+func Reference() []CommandReference {
+	var out []CommandReference
 	for _, c := range commands() {
-		out = append(out, [2]string{c.path, c.help})
+		r := CommandReference{Path: c.path, Help: c.help, Example: c.example, NotSupported: notSupported[c.path]}
+		known := c.known()
+		slices.SortStableFunc(known, func(a, b arg) int {
+			if a.required != b.required {
+				if a.required {
+					return -1
+				}
+				return 1
+			}
+			return strings.Compare(a.name, b.name)
+		})
+		for _, a := range known {
+			r.Arguments = append(r.Arguments, [2]string{a.label(), a.described()})
+		}
+		out = append(out, r)
 	}
-	slices.SortFunc(out, func(a, b [2]string) int { return slices.Compare(a[:], b[:]) })
+	slices.SortFunc(out, func(a, b CommandReference) int { return strings.Compare(a.Path, b.Path) })
+	return out
+}
+
+// GlobalArguments are those that every command takes.
+func GlobalArguments() [][2]string {
+	var out [][2]string
+	for _, a := range global {
+		out = append(out, [2]string{a.label(), a.described()})
+	}
 	return out
 }

@@ -137,11 +137,40 @@ and ` + "`Retry-After: 1`" + `; all others are done when they are answered. ETag
 }
 
 func commands() string {
+	cell := func(s string) string { return strings.NewReplacer("|", `\|`, "\n", " ", "<", "&lt;").Replace(s) }
+	arguments := func(b *strings.Builder, all [][2]string) {
+		if len(all) == 0 {
+			return
+		}
+		b.WriteString("\n| argument | |\n|---|---|\n")
+		for _, a := range all {
+			name, required := strings.CutSuffix(a[0], " [Required]")
+			name = "`" + strings.ReplaceAll(name, " ", "` `") + "`"
+			if required {
+				name += " **required**"
+			}
+			fmt.Fprintf(b, "| %s | %s |\n", name, cell(a[1]))
+		}
+	}
 	var b strings.Builder
 	b.WriteString("# `cloister az`\n\nThe commands of the Azure CLI that are built in, with az's arguments, requests, output and exit codes. `cloister az COMMAND --help`\n" +
-		"says more; `cloister shell` runs the Azure CLI itself.\n\n| command | |\n|---|---|\n")
-	for _, c := range azcli.Reference() {
-		fmt.Fprintf(&b, "| `az %s` | %s |\n", c[0], strings.ReplaceAll(c[1], "|", `\|`))
+		"says the same; `cloister shell` runs the Azure CLI itself. An argument that az 2.74 has and that is missing here is refused by its name; they are\n" +
+		"listed with each command.\n\nEvery command takes:\n")
+	arguments(&b, azcli.GlobalArguments())
+	b.WriteString("\n## Commands\n\n| command | |\n|---|---|\n")
+	all := azcli.Reference()
+	for _, c := range all {
+		fmt.Fprintf(&b, "| [`az %s`](#az-%s) | %s |\n", c.Path, strings.ReplaceAll(c.Path, " ", "-"), cell(c.Help))
+	}
+	for _, c := range all {
+		fmt.Fprintf(&b, "\n## az %s\n\n%s\n", c.Path, strings.ReplaceAll(c.Help, "<", "&lt;"))
+		arguments(&b, c.Arguments)
+		if c.Example != "" {
+			fmt.Fprintf(&b, "\n    cloister az %s %s\n", c.Path, c.Example)
+		}
+		if len(c.NotSupported) > 0 {
+			fmt.Fprintf(&b, "\nNot supported: `--%s`.\n", strings.Join(c.NotSupported, "`, `--"))
+		}
 	}
 	return b.String()
 }
