@@ -121,9 +121,6 @@ func (t service) validateOutbound(ctx context.Context, r *resourcetype.Request[M
 	if err := validateProfiles(n); err != nil {
 		return err
 	}
-	if !isolated(now) { // GATE
-		return refuse(codeUnsupported, "networkProfile.outboundType %q is not supported by this version of Cloister; use 'none' or 'block'.", now)
-	}
 	if now != outboundOwnNAT && now != outboundRouting {
 		return nil
 	}
