@@ -194,6 +194,7 @@ func (s *Service) clusterStatus(ctx context.Context) ([]adminapi.ClusterStatus, 
 				NetworkProfile                              struct{ OutboundType string }
 				BootstrapProfile                            struct{ ArtifactSource string }
 			}
+			Cloister struct{ RegistryServer string }
 		}
 		if err := json.Unmarshal(r.Body, &doc); err != nil {
 			return nil, err
@@ -208,7 +209,7 @@ func (s *Service) clusterStatus(ctx context.Context) ([]adminapi.ClusterStatus, 
 			return nil, err
 		}
 		for _, m := range machines {
-			n := adminapi.NodeStatus{Name: m.Name, Pool: m.pool, Address: m.address, Registry: m.RegistryServer, State: "starting"}
+			n := adminapi.NodeStatus{Name: m.Name, Pool: m.pool, Address: m.address, Registry: m.RegistryServer, State: "starting", ReimageDue: reimageDue(m, doc.Cloister.RegistryServer, c.OutboundType)}
 			if result, err := s.nodes.Provision(m.ID); err == nil && result.Done {
 				n.State = "provisioned"
 				if result.ExitCode != 0 {
@@ -224,8 +225,21 @@ func (s *Service) clusterStatus(ctx context.Context) ([]adminapi.ClusterStatus, 
 
 // machineView is a node as its pool's document has it.
 type machineView struct {
-	ID, Name, NIC, RegistryServer string
-	pool, address                 string
+	ID, Name, NIC, RegistryServer, OutboundURL string
+	pool, address                              string
+}
+
+// reimageDue is what the cluster says and the node does not know: an update changes no node that there is.
+func reimageDue(m machineView, registryServer, outboundType string) string {
+	switch isolated := outboundType == "none" || outboundType == "block"; {
+	case registryServer != m.RegistryServer && registryServer == "":
+		return "the cluster's artifacts come from mcr.microsoft.com"
+	case registryServer != m.RegistryServer:
+		return "the cluster's artifacts come from " + registryServer
+	case isolated != (m.OutboundURL == ""):
+		return "the cluster's outbound type is " + outboundType
+	}
+	return ""
 }
 
 func (s *Service) machines(ctx context.Context, cluster resourceid.ID) ([]machineView, error) {

@@ -29,8 +29,9 @@ type Engines struct {
 		managedclusters.ControlPlane
 		agentpools.ControlPlane
 	}
-	Nodes   agentpools.Nodes
-	Imports registries.Imports
+	Nodes    agentpools.Nodes
+	Imports  registries.Imports
+	Commands managedclusters.Commands
 	// RegistrySize is how many bytes a registry holds.
 	RegistrySize func(id resourceid.ID) (int64, error)
 	// NodeRootfs is the file system that nodes are made from, AuthorityPEM what they trust.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cloister-dev/cloister/internal/app/projection"
 	"github.com/cloister-dev/cloister/internal/engine/controlplane"
+	"github.com/cloister-dev/cloister/internal/engine/controlplane/runcommand"
 	"github.com/cloister-dev/cloister/internal/lib/atomicfile"
 	"github.com/cloister-dev/cloister/internal/lib/layout"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/managedclusters"
@@ -21,6 +22,8 @@ import (
 type clusters struct {
 	layout layout.Layout
 	engine *controlplane.Engine
+	// commands are those that users run in clusters.
+	commands *runcommand.Runner
 	// leaf is the service-side address of a cluster's API server.
 	leaf func(name string) (netip.Addr, bool)
 }
@@ -55,6 +58,7 @@ func (c *clusters) Ready(ctx context.Context, id string) error {
 
 // Remove implements managedclusters.ControlPlane.
 func (c *clusters) Remove(ctx context.Context, id string) error {
+	c.commands.Forget(id)
 	if err := os.Remove(c.layout.Approver(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

@@ -48,6 +48,9 @@ const (
 	credentialProviderVersion = "1.32.3"
 )
 
+// commandImage is what az aks command invoke's pods run, by the name that AKS has it under.
+const commandImage = "mcr.microsoft.com/aks/command/runtime:master.240118.1"
+
 // resourceTypes is THE list of resource types.
 func (a *API) resourceTypes(e Engines) []resourcetype.Definition {
 	return slices.Concat([]resourcetype.Definition{
@@ -73,14 +76,14 @@ func (a *API) resourceTypes(e Engines) []resourcetype.Definition {
 		privateendpointconnections.Type(e.World),
 		privatelinkresources.Type(),
 		resourcetype.DefineEndpoint(registries.CheckNameAvailability()),
-		managedclusters.Type(managedclusters.Deps{ControlPlane: e.ControlPlane, World: e.World, Access: a.access, Versions: kubernetesVersions, DefaultVersion: defaultVersion, TenantID: a.instance.TenantID, InSteps: e.InSteps}),
+		managedclusters.Type(managedclusters.Deps{ControlPlane: e.ControlPlane, World: e.World, Access: a.access, Commands: e.Commands, Versions: kubernetesVersions, DefaultVersion: defaultVersion, TenantID: a.instance.TenantID, InSteps: e.InSteps}),
 		agentpools.Type(agentpools.Deps{
 			Nodes: e.Nodes, ControlPlane: e.ControlPlane, Versions: kubernetesVersions, FirstRange: firstRange(a.instance.ID),
 			NodeImageVersion: nodeImageVersion, Rootfs: e.NodeRootfs, AuthorityPEM: e.AuthorityPEM,
 			TenantID: a.instance.TenantID, CredentialProviderVersion: credentialProviderVersion,
 			CachedImages: func(version string) []string { return []string{controlplane.DefaultImages(version).KubeProxy} },
 		}),
-	}, managedclusters.Endpoints(managedclusters.Deps{Versions: kubernetesVersions, DefaultVersion: defaultVersion}), features.Types(time.Now), recordsets.Types(e.World),
+	}, managedclusters.Endpoints(managedclusters.Deps{Commands: e.Commands, Versions: kubernetesVersions, DefaultVersion: defaultVersion}), features.Types(time.Now), recordsets.Types(e.World),
 		registries.Types(registries.Deps{World: e.World, Access: a.access, Imports: e.Imports, Size: e.RegistrySize, Password: a.instance.RegistryPassword}), registries.Unsupported())
 }
 

@@ -28,6 +28,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/engine/artifacts"
 	"github.com/cloister-dev/cloister/internal/engine/containerd"
 	"github.com/cloister-dev/cloister/internal/engine/controlplane"
+	"github.com/cloister-dev/cloister/internal/engine/controlplane/runcommand"
 	"github.com/cloister-dev/cloister/internal/engine/fabric"
 	"github.com/cloister-dev/cloister/internal/engine/identity"
 	"github.com/cloister-dev/cloister/internal/engine/identity/authority"
@@ -63,6 +64,7 @@ type Service struct {
 	nodes      *node.Engine
 	results    *provisionResults
 	planes     *controlplane.Engine
+	commands   *runcommand.Runner
 	clusters   *clusters
 	started    time.Time
 
@@ -201,10 +203,14 @@ func (s *Service) open(in Instance) (err error) {
 	}
 	s.results = newProvisionResults(s.nodes)
 	s.planes = controlplane.New(l, s.set.Bin, s.set.Kubernetes, s.containers)
-	s.clusters = &clusters{layout: l, engine: s.planes, leaf: func(name string) (netip.Addr, bool) { return s.world.LeafAddress(name) }}
+	s.commands = runcommand.New(runcommand.Options{
+		Image: commandImage, Log: s.Log, Client: s.planes.Client,
+		Dir: func(cluster string) string { return filepath.Join(l.Cluster(cluster), "commands") },
+	})
+	s.clusters = &clusters{layout: l, engine: s.planes, commands: s.commands, leaf: func(name string) (netip.Addr, bool) { return s.world.LeafAddress(name) }}
 	s.world = &World{layout: l, store: store, fabric: s.fabric, input: s.projectionInput, log: s.Log, public: s.publicConfig, sessions: map[string]projection.Session{}}
 	s.API, err = NewAPI(in, store, keys, Engines{
-		World: s.world, ControlPlane: s.clusters, Nodes: poolNodes{s.nodes, s.results}, Imports: registry.Imports{Dir: l.Registry()},
+		World: s.world, ControlPlane: s.clusters, Nodes: poolNodes{s.nodes, s.results}, Commands: s.commands, Imports: registry.Imports{Dir: l.Registry()},
 		RegistrySize: func(id resourceid.ID) (int64, error) {
 			return registry.Size(l.Registry(), projection.RegistryPrefix(id))
 		},
@@ -218,7 +224,7 @@ func (s *Service) open(in Instance) (err error) {
 }
 
 func (s *Service) close() {
-	for _, c := range []interface{ Close() error }{s.nodes, s.containers, s.store} {
+	for _, c := range []interface{ Close() error }{s.commands, s.nodes, s.containers, s.store} {
 		if err := c.Close(); err != nil {
 			s.Log.Warn("close", "error", err)
 		}
@@ -291,6 +297,9 @@ func (s *Service) resume(ctx context.Context, background *errgroup.Group) error 
 			}
 			if err != nil {
 				return err
+			}
+			if err := s.commands.Resume(id); err != nil {
+				s.Log.Error("commands of a cluster cannot go on", "cluster", id, "error", err)
 			}
 			background.Go(func() error {
 				if err := s.planes.Apply(ctx, id); err != nil && ctx.Err() == nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"path"
 	"os"
 	"path/filepath"
 	"slices"
@@ -216,10 +217,14 @@ func commandInvoke(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	location := header.Get("Location")
 	if c.is("no-wait") {
+		id := path.Base(pathOf(location))
+		id, _, _ = strings.Cut(id, "?")
+		fmt.Fprintf(c.out, "command id: %s, started at: None, status: %s\n", id, commandState(data))
+		fmt.Fprintf(c.out, "Please use command \"az aks command result -g %s -n %s -i %s\" to get the future execution result\n", c.get("resource-group"), c.get("name"), id)
 		return nil, nil
 	}
-	location := header.Get("Location")
 	for location != "" {
 		if _, data, err = c.c.send(c.ctx, http.MethodGet, pathOf(location), "", nil); err != nil {
 			return nil, err

@@ -67,7 +67,14 @@ func printStatus(out io.Writer, s adminapi.Status) {
 		fmt.Fprintf(out, "\nCluster %s/%s  %s  Kubernetes %s  outbound %s  artifacts %s\n", c.ResourceGroup, c.Name, c.ProvisioningState, c.KubernetesVersion, c.OutboundType, c.ArtifactSource)
 		fmt.Fprintln(w, "NODE\tPOOL\tADDRESS\tSTATE\tPROVISIONED WITH")
 		for _, n := range c.Nodes {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", n.Name, n.Pool, n.Address, n.State, orDash(n.Registry))
+			with := n.Registry
+			if with == "" {
+				with = "mcr.microsoft.com"
+			}
+			if n.ReimageDue != "" {
+				with += "; reimage due: " + n.ReimageDue
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", n.Name, n.Pool, n.Address, n.State, with)
 		}
 		w.Flush()
 	}
@@ -81,13 +88,6 @@ func printStatus(out io.Writer, s adminapi.Status) {
 			fmt.Fprintf(out, "  %-24s %d\n", c.Destination, c.Packets)
 		}
 	}
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }
 
 func (g *globals) doctor() *cobra.Command {

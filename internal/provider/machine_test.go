@@ -14,6 +14,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype/resourcetypetest"
 	"github.com/cloister-dev/cloister/internal/engine/controlplane"
+	"github.com/cloister-dev/cloister/internal/engine/controlplane/runcommand"
 	"github.com/cloister-dev/cloister/internal/engine/node"
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/agentpools"
@@ -27,14 +28,15 @@ type machine struct {
 	// effect does something to the machine, or is where the process dies.
 	effect func(func() error) error
 
-	mu      sync.Mutex
-	planes  map[string]managedclusters.Cluster
-	nodes   map[string]*fakeNode // by node.Config.ID
-	joined  []string             // names of Node objects in API servers
-	failing string               // end of the names of nodes that cannot reach their registry
-	hold    chan struct{}        // provisioning ends when this is closed; nil: at once
-	drained []string
-	denied  map[string]bool // role actions that no identity of a cluster may do
+	mu       sync.Mutex
+	planes   map[string]managedclusters.Cluster
+	nodes    map[string]*fakeNode // by node.Config.ID
+	joined   []string             // names of Node objects in API servers
+	failing  string               // end of the names of nodes that cannot reach their registry
+	hold     chan struct{}        // provisioning ends when this is closed; nil: at once
+	drained  []string
+	commands *commands
+	denied   map[string]bool // role actions that no identity of a cluster may do
 	// completed counts how often a control plane was completed.
 	completed int
 	stopped   []string // control planes
@@ -49,8 +51,9 @@ type fakeNode struct {
 
 func newMachine() *machine {
 	return &machine{
-		effect: func(do func() error) error { return do() },
-		planes: map[string]managedclusters.Cluster{}, nodes: map[string]*fakeNode{},
+		effect:   func(do func() error) error { return do() },
+		commands: &commands{results: map[string]runcommand.Result{}},
+		planes:   map[string]managedclusters.Cluster{}, nodes: map[string]*fakeNode{},
 	}
 }
 
@@ -186,7 +189,7 @@ func (p planes) Remove(ctx context.Context, id string) error { return p.RemovePl
 
 // aks are the resource types of Microsoft.ContainerService on the machine, with all that they use.
 func aks(m *machine) []resourcetype.Definition {
-	clusters := managedclusters.Deps{ControlPlane: planes{m}, World: world{}, Access: m, Versions: []string{"1.30.3", "1.31.0"}, DefaultVersion: "1.30.3", TenantID: tenantID, InSteps: func() (bool, error) { return m.inSteps, nil }}
+	clusters := managedclusters.Deps{ControlPlane: planes{m}, World: world{}, Access: m, Commands: m.commands, Versions: []string{"1.30.3", "1.31.0"}, DefaultVersion: "1.30.3", TenantID: tenantID, InSteps: func() (bool, error) { return m.inSteps, nil }}
 	return append(append(definitions(true), managedclusters.Endpoints(clusters)...),
 		managedclusters.Type(clusters),
 		agentpools.Type(agentpools.Deps{

@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 )
@@ -110,8 +111,9 @@ func respond(result any) (Answer, error) {
 	return a, nil
 }
 
-// endpoint answers a request on an Endpoint.
-func (m *Manager) endpoint(ctx context.Context, d resourcetype.Definition, method string, r resourcetype.EndpointRequest) (Answer, error) {
+// endpoint answers a request on an Endpoint from whoever has the permission over what it lies under: what came of a
+// command is its cluster's.
+func (m *Manager) endpoint(ctx context.Context, d resourcetype.Definition, method string, over resourceid.ID, r resourcetype.EndpointRequest) (Answer, error) {
 	handle, permission := d.Endpoint.Get, d.Name+"/read"
 	r.Method = http.MethodGet
 	switch method {
@@ -128,7 +130,7 @@ func (m *Manager) endpoint(ctx context.Context, d resourcetype.Definition, metho
 	if d.Endpoint.Permission != "" {
 		permission = d.Endpoint.Permission
 	}
-	if err := m.Authorize(ctx, r.Caller, permission, r.Scope); err != nil {
+	if err := m.Authorize(ctx, r.Caller, permission, over); err != nil {
 		return Answer{}, err
 	}
 	if err := m.checkScope(ctx, d, r.Scope); err != nil {

@@ -134,7 +134,11 @@ func (m *Manager) Do(ctx context.Context, r Request) (Answer, error) {
 		return Answer{}, err
 	}
 	if d.Endpoint != nil {
-		return m.endpoint(ctx, d, r.Method, resourcetype.EndpointRequest{
+		over := r.ID.Scope()
+		if parent, ok := r.ID.Parent(); ok && len(r.ID.Names()) > 1 {
+			over = parent
+		}
+		return m.endpoint(ctx, d, r.Method, over, resourcetype.EndpointRequest{
 			Scope: r.ID.Scope(), Names: r.ID.Names(), Action: r.Action, Caller: r.Caller, APIVersion: r.APIVersion, Query: r.Query, Body: r.Body,
 		})
 	}

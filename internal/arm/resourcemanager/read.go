@@ -92,7 +92,7 @@ func (m *Manager) Collect(ctx context.Context, c Collection) (Page, error) {
 		if c.Scope.Namespace() != "" && len(d.Types()) > 1 {
 			e.Scope, e.Names = c.Scope.Scope(), c.Scope.Names()
 		}
-		a, err := m.endpoint(ctx, d, cmp.Or(c.Method, http.MethodGet), e)
+		a, err := m.endpoint(ctx, d, cmp.Or(c.Method, http.MethodGet), c.Scope, e)
 		return Page{Answer: &a}, err
 	}
 	permitted := m.Authorize(ctx, c.Caller, d.Name+"/read", c.Scope)

@@ -118,6 +118,9 @@ func TestReferencesNameTheVersionInThem(t *testing.T) {
 		}
 	}
 	for _, i := range v.MCR.Images {
+		if strings.HasPrefix(i.Reference, "aks/command/runtime:") { // has several tools, and a version of its own
+			continue
+		}
 		check(i.Reference, slices.Collect(maps.Values(i.Files)))
 	}
 	for _, a := range v.MCR.Artifacts {

@@ -48,7 +48,9 @@ type NodeStatus struct {
 	Address  string `json:"address"`
 	Pool     string `json:"pool"`
 	State    string `json:"state"`
-	Registry string `json:"registry,omitempty"` // what it was provisioned with
+	Registry string `json:"registry,omitempty"` // what it was provisioned with; "" is mcr.microsoft.com itself
+	// ReimageDue is why a reimage would make another node of it; "" when it would not.
+	ReimageDue string `json:"reimageDue,omitempty"`
 }
 
 // PublicCount counts packets to one public address.

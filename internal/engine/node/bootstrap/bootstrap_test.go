@@ -154,7 +154,7 @@ func TestExitCodes(t *testing.T) {
 	// A server that refuses is waited for, unless the waits are a given part of Azure's.
 	certain := func(c *bootstrap.Config) { c.RetryScale = 1.0 / 500 }
 	ip := func(c *bootstrap.Config) { c.APIServerName = "10.224.0.9"; certain(c) }
-	direct := func(c *bootstrap.Config) { c.RegistryServer = "" }
+	direct := func(c *bootstrap.Config) { c.RegistryServer, c.OutboundURL = "", "https://mcr.microsoft.com/v2/" }
 	otherCA := newWorld(t).ca
 	for _, tc := range []struct {
 		name  string
@@ -188,7 +188,9 @@ func TestExitCodes(t *testing.T) {
 		{name: "API server with another certificate", code: 51, cause: func(*world) {}, set: func(c *bootstrap.Config) { c.ClusterCA = otherCA }, says: "TLS handshake failed"},
 		{name: "API server by address refuses", code: 51, cause: func(w *world) { w.hosts["10.224.0.9"] = refused }, set: ip},
 		{name: "kubelet does not start", code: 34, cause: func(w *world) { w.services["kubelet"] = errors.New("exited") }},
-		{name: "direct without egress", code: 31, cause: func(w *world) { w.hosts[mcr] = blackhole }, set: direct},
+		{name: "direct without egress", code: 50, cause: func(w *world) { w.hosts[mcr] = blackhole }, set: direct},
+		{name: "direct without binaries", code: 31, cause: func(w *world) { w.missing = []string{kubernetesNode} }, set: direct},
+		{name: "direct without pause image", code: 33, cause: func(w *world) { w.missing = []string{pause} }, set: direct},
 		{name: "direct without credential provider", code: 205, cause: func(w *world) { w.missing = []string{provider} }, set: direct},
 		// What AKS would meet first decides.
 		{name: "registry before API server", code: 207, cause: func(w *world) {

@@ -13,6 +13,7 @@ const (
 	Success                    ExitCode = 0
 	ContainerdInstall          ExitCode = 28
 	KubernetesDownload         ExitCode = 31
+	ImageDownload              ExitCode = 33
 	KubeletStart               ExitCode = 34
 	OutboundConnection         ExitCode = 50
 	APIServerConnection        ExitCode = 51
@@ -47,6 +48,8 @@ func Describe(code ExitCode) Description {
 		return Description{"ERR_CONTAINERD_INSTALL_TIMEOUT", "", "containerd could not be configured or started on the node."}
 	case KubernetesDownload:
 		return Description{"ERR_K8S_DOWNLOAD_TIMEOUT", "K8SDownloadTimeout", "Timeout downloading Kubernetes binaries. Please check that agents can reach the package source."}
+	case ImageDownload:
+		return Description{"ERR_IMG_DOWNLOAD_TIMEOUT", "ImageDownloadTimeout", "Timeout downloading images. Please check that agents can reach mcr.microsoft.com and its data endpoints."}
 	case KubeletStart:
 		return Description{"ERR_KUBELET_START_FAIL", "KubeletStartFail", "Kubelet could not be started on the node."}
 	case OutboundConnection:

@@ -183,8 +183,9 @@ func (c Config) sandboxSource() string {
 // pullSandboxImage pulls the pause image: containerd, which would pull it by itself, has no credentials.
 func (r *runner) pullSandboxImage(ctx context.Context, auth authn.Authenticator) ([]byte, error) {
 	ref := r.config.sandboxSource()
+	code := PullPodInfraContainerImage
 	if r.config.RegistryServer == "" {
-		auth = authn.Anonymous
+		auth, code = authn.Anonymous, ImageDownload
 	}
 	p := policy{tries: 9, sleep: 5 * time.Second, timeout: 2 * time.Minute}
 	var archive []byte
@@ -197,7 +198,7 @@ func (r *runner) pullSandboxImage(ctx context.Context, auth authn.Authenticator)
 		return err
 	})
 	if err != nil {
-		return nil, fail(PullPodInfraContainerImage, "%w", err)
+		return nil, fail(code, "%w", err)
 	}
 	return archive, nil
 }

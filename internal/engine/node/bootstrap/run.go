@@ -221,6 +221,10 @@ func (r *runner) provision(ctx context.Context) (step string, rest func(), err e
 	load := start("AKS.CSE.ensureKubelet.importPodInfraContainerImage", func(ctx context.Context) error { return r.importSandboxImage(ctx, archive) }, pull, containerd)
 	// After what the kubelet's start needs, which would be the later for it.
 	cached := start("AKS.VHD.cachedImages", func(ctx context.Context) error { return r.pullCachedImages(ctx, auth) }, binaries, provider, load)
+	// The binaries of a node without a registry are on AKS's image: what it meets first without a way out is the check.
+	if r.config.RegistryServer == "" {
+		tasks = append(tasks, outbound)
+	}
 	tasks = append(tasks, binaries, containerd, outbound, lookup, connect, provider, pull, load, token)
 	for _, t := range tasks {
 		<-t.done

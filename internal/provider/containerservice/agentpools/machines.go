@@ -98,7 +98,7 @@ func (t service) interfaces(ctx context.Context, r *resourcetype.Reconciliation[
 					return false, err
 				}
 			}
-			state, err = r.Client.Put(ctx, id, networkAPI, nicBody(c.Location, subnet, block, r.Model.Properties.Tags))
+			state, err = r.Client.Put(ctx, id, networkAPI, nicBody(c.Location, subnet, block, c.Memory.BackendPools, r.Model.Properties.Tags))
 			if err == nil {
 				break
 			}
@@ -112,13 +112,22 @@ func (t service) interfaces(ctx context.Context, r *resourcetype.Reconciliation[
 	return done, nil
 }
 
-func nicBody(location string, subnet resourceid.ID, block []netip.Addr, tags map[string]string) map[string]any {
+// nicBody is a node's network interface. Its primary address is a member of the load balancer's pools.
+func nicBody(location string, subnet resourceid.ID, block []netip.Addr, pools []string, tags map[string]string) map[string]any {
 	configs := make([]map[string]any, 0, len(block))
 	for i, a := range block {
-		configs = append(configs, map[string]any{"name": "ipconfig" + strconv.Itoa(i+1), "properties": map[string]any{
+		properties := map[string]any{
 			"privateIPAddress": a.String(), "privateIPAllocationMethod": "Static", "primary": i == 0,
 			"subnet": map[string]any{"id": subnet.String()},
-		}})
+		}
+		if i == 0 && len(pools) > 0 {
+			members := make([]map[string]any, 0, len(pools))
+			for _, p := range pools {
+				members = append(members, map[string]any{"id": p})
+			}
+			properties["loadBalancerBackendAddressPools"] = members
+		}
+		configs = append(configs, map[string]any{"name": "ipconfig" + strconv.Itoa(i+1), "properties": properties})
 	}
 	body := map[string]any{"location": location, "properties": map[string]any{"ipConfigurations": configs}}
 	if len(tags) > 0 {

@@ -187,7 +187,9 @@ type cluster struct {
 		Suffix         string `json:"suffix"`
 		SubnetID       string `json:"subnetId"`
 		RegistryServer string `json:"registryServer"`
-		Infrastructure bool   `json:"infrastructure"`
+		// BackendPools are the load balancer's pools that nodes are members of.
+		BackendPools   []string `json:"backendPools"`
+		Infrastructure bool     `json:"infrastructure"`
 		// EndpointAddress is the API server's address in the VNet, where it has one.
 		EndpointAddress string `json:"endpointAddress"`
 		Power           string `json:"power"`

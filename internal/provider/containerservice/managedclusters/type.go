@@ -71,6 +71,7 @@ type Deps struct {
 	ControlPlane ControlPlane
 	World        World
 	Access       Access
+	Commands     Commands
 	// Versions are the Kubernetes versions there are, oldest first; DefaultVersion is what a create that names none gets.
 	Versions       []string
 	DefaultVersion string
@@ -106,6 +107,7 @@ func Type(d Deps) resourcetype.Definition {
 		Actions: map[string]resourcetype.Action[Model]{
 			"listClusterAdminCredential": {Handle: t.credential("clusterAdmin", true)},
 			"listClusterUserCredential":  {Handle: t.credential("clusterUser", false)},
+			"runCommand":                 {Handle: t.runCommand},
 			"stop":                       {Handle: t.stop},
 			"start":                      {Handle: t.start},
 		},

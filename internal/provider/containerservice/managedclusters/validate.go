@@ -28,6 +28,7 @@ const (
 	codeRegistry        = "InvalidBootstrapContainerRegistry"
 	codeOutboundType    = "UnsupportedOutboundType"
 	codeSource2         = "InvalidBootstrapArtifactSource"
+	codeRunDisabled     = "RunCommandDisabled"
 	codeAPIServerSubnet = "InvalidApiServerSubnet"
 	codeChannel         = "InvalidNodeOSUpgradeChannel"
 	blockPreviewFlag    = "Microsoft.ContainerService/NetworkIsolatedClusterPreview"

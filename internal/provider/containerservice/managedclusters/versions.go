@@ -13,8 +13,8 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 )
 
-// Endpoints are the paths of Microsoft.ContainerService that have no documents: the versions there are, and
-// those that a cluster can be upgraded to.
+// Endpoints are the paths of Microsoft.ContainerService that have no documents: the versions there are, those that a
+// cluster can be upgraded to, and what came of commands.
 //
 // https://learn.microsoft.com/rest/api/aks/managed-clusters/list-kubernetes-versions
 // https://learn.microsoft.com/rest/api/aks/managed-clusters/get-upgrade-profile
@@ -23,6 +23,7 @@ func Endpoints(d Deps) []resourcetype.Definition {
 	return []resourcetype.Definition{
 		resourcetype.DefineEndpoint(resourcetype.Endpoint{Name: "Microsoft.ContainerService/locations/kubernetesVersions", Get: t.kubernetesVersions}),
 		resourcetype.DefineEndpoint(resourcetype.Endpoint{Name: Name + "/upgradeProfiles", Get: t.upgradeProfile}),
+		resourcetype.DefineEndpoint(resourcetype.Endpoint{Name: Name + "/commandResults", Get: t.commandResult}),
 	}
 }
 

@@ -217,8 +217,8 @@ func (w wayOut) members(pools []string) {
 			return
 		}
 		for _, c := range doc.Properties.IPConfigurations {
-			if p, ok := c["properties"].(map[string]any); ok {
-				p["loadBalancerBackendAddressPools"] = refs
+			if p, ok := c["properties"].(map[string]any); ok && p["primary"] == true {
+				p["loadBalancerBackendAddressPools"] = refs // pods leave by their node's address
 			}
 		}
 		w.put(nic.ID, networkAPI, object{"location": doc.Location, "properties": object{"ipConfigurations": doc.Properties.IPConfigurations}})
