@@ -32,6 +32,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/provider/network/routetables/routes"
 	"github.com/cloister-dev/cloister/internal/provider/network/virtualnetworks"
 	"github.com/cloister-dev/cloister/internal/provider/network/virtualnetworks/subnets"
+	"github.com/cloister-dev/cloister/internal/provider/network/virtualnetworks/virtualnetworkpeerings"
 	"github.com/cloister-dev/cloister/internal/provider/resources/features"
 	"github.com/cloister-dev/cloister/internal/provider/resources/resourcegroups"
 )
@@ -60,6 +61,7 @@ func (a *API) resourceTypes(e Engines) []resourcetype.Definition {
 		userassignedidentities.Type(a.instance.TenantID),
 		virtualnetworks.Type(e.World),
 		subnets.Type(e.World),
+		virtualnetworkpeerings.Type(e.World),
 		networksecuritygroups.Type(e.World, defaultRules()),
 		securityrules.Type(e.World),
 		networkinterfaces.Type(e.World, a.isFirstParty),

@@ -3,6 +3,7 @@ package provider_test
 import (
 	"testing"
 
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype/resourcetypetest"
 )
 
@@ -43,6 +44,11 @@ func TestConformance(t *testing.T) {
 			table := h.ID(network+"routeTables", "rt")
 			h.Put(table, `{"location":"eastus"}`)
 			return resourcetypetest.Case{ID: table.Child("routes", "out"), Body: userRoute}
+		},
+		"peering": func(h *resourcetypetest.Harness, p parts) resourcetypetest.Case {
+			hub := h.ID(network+"virtualNetworks", "hub")
+			h.Put(hub, `{"location":"westus","properties":{"addressSpace":{"addressPrefixes":["10.0.0.0/16"]}}}`)
+			return resourcetypetest.Case{ID: p.vnet.Child("virtualNetworkPeerings", "to-hub"), Body: peeringTo(hub)}
 		},
 		"load balancer": func(h *resourcetypetest.Harness, p parts) resourcetypetest.Case {
 			ip := h.ID(network+"publicIPAddresses", "ip")
@@ -89,6 +95,10 @@ func TestConformance(t *testing.T) {
 			resourcetypetest.Conformance(t, h, c(h, build(h)))
 		})
 	}
+}
+
+func peeringTo(remote resourceid.ID) string {
+	return `{"properties":{"allowVirtualNetworkAccess":true,"allowForwardedTraffic":false,"remoteVirtualNetwork":{"id":"` + remote.String() + `"}}}`
 }
 
 // balancer is a load balancer with an outbound rule, as AKS makes it, and an internal frontend.

@@ -34,6 +34,10 @@ func waysOut(h *resourcetypetest.Harness, _ parts) exits {
 	h.Put(o.vnet, `{"location":"eastus","properties":{"addressSpace":{"addressPrefixes":["10.7.0.0/16"]}}}`)
 	h.Put(o.subnet, `{"properties":{"addressPrefix":"10.7.0.0/24","natGateway":{"id":"`+o.gateway.String()+`"},"routeTable":{"id":"`+o.table.String()+`"}}}`)
 	h.Put(o.behind, `{"properties":{"addressPrefix":"10.7.1.0/24"}}`)
+	hub := h.ID(network+"virtualNetworks", "hub")
+	h.Put(hub, `{"location":"westus","properties":{"addressSpace":{"addressPrefixes":["10.70.0.0/16","10.71.0.0/16"]}}}`)
+	h.Put(hub.Child("virtualNetworkPeerings", "out"), peeringTo(o.vnet))
+	h.Put(o.vnet.Child("virtualNetworkPeerings", "back"), peeringTo(hub))
 	h.Put(o.balancer, balancer(o.balancer.String(), o.balancerIP.String(), o.behind.String()))
 	h.Put(o.nic, `{"location":"eastus","properties":{"enableIPForwarding":true,"ipConfigurations":[{"name":"ipconfig1","properties":{"primary":true,"subnet":{"id":"`+o.behind.String()+`"},
 		"loadBalancerBackendAddressPools":[{"id":"`+o.balancer.String()+`/backendAddressPools/aksOutboundBackendPool"}]}}]}}`)
@@ -144,5 +148,77 @@ func TestWaysOutRefuse(t *testing.T) {
 		if got := providertest.Codes(err); !strings.Contains(got, c.want) {
 			t.Errorf("%s %s: %q, want %s", c.kind, c.body, got, c.want)
 		}
+	}
+}
+
+// Two networks are joined while both say so.
+func TestPeering(t *testing.T) {
+	h := resourcetypetest.New(t, definitions(true)...)
+	network := func(name, space string) resourceid.ID {
+		id := h.ID("Microsoft.Network/virtualNetworks", name)
+		h.Put(id, `{"location":"eastus","properties":{"addressSpace":{"addressPrefixes":["`+space+`"]}}}`)
+		return id
+	}
+	a, b, c, same := network("va", "10.0.0.0/16"), network("vb", "10.1.0.0/16"), network("vc", "10.2.0.0/16"), network("same", "10.1.128.0/17")
+	ab, ba := a.Child("virtualNetworkPeerings", "to-b"), b.Child("virtualNetworkPeerings", "to-a")
+	states := func(want1, want2 string) {
+		t.Helper()
+		for _, s := range []struct {
+			id   resourceid.ID
+			want string
+		}{{ab, want1}, {ba, want2}} {
+			if s.want == "" {
+				continue
+			}
+			if got := h.Get(s.id).String("properties.peeringState"); got != s.want {
+				t.Errorf("%s is %s, want %s", s.id, got, s.want)
+			}
+		}
+	}
+	h.Put(ab, peeringTo(b))
+	states("Initiated", "")
+	h.Put(ba, peeringTo(a))
+	states("Connected", "Connected")
+	if got := h.Get(ab).String("properties.remoteAddressSpace.addressPrefixes.0"); got != "10.1.0.0/16" {
+		t.Errorf("the remote address space is %s", got)
+	}
+	vnet := h.Get(a)
+	if vnet.String("properties.virtualNetworkPeerings.0.properties.peeringState") != "Connected" {
+		t.Errorf("the network shows %v", vnet.At("properties.virtualNetworkPeerings"))
+	}
+	h.Put(a, vnet) // as az does to change a tag
+	states("Connected", "Connected")
+
+	for _, refused := range []struct {
+		id         resourceid.ID
+		body, want string
+	}{
+		{a.Child("virtualNetworkPeerings", "again"), peeringTo(b), "AnotherPeeringAlreadyReferencesRemoteVnet@properties.remoteVirtualNetwork.id"},
+		{a.Child("virtualNetworkPeerings", "self"), peeringTo(a), "PeeringToSelfNotAllowed@properties.remoteVirtualNetwork.id"},
+		{a.Child("virtualNetworkPeerings", "x"), peeringTo(same), "VnetAddressSpaceOverlapsWithAlreadyPeeredVnet@properties.remoteVirtualNetwork.id"},
+		{same.Child("virtualNetworkPeerings", "x"), peeringTo(b), "VnetAddressSpacesOverlap@properties.remoteVirtualNetwork.id"},
+		{ab, peeringTo(c), "ChangingRemoteVirtualNetworkNotAllowed@properties.remoteVirtualNetwork.id"},
+		{a.Child("virtualNetworkPeerings", "x"), peeringTo(h.ID("Microsoft.Network/virtualNetworks", "none")), "InvalidResourceReference@properties.remoteVirtualNetwork.id"},
+		{a.Child("virtualNetworkPeerings", "x"), `{"properties":{"allowGatewayTransit":true,"remoteVirtualNetwork":{"id":"` + c.String() + `"}}}`, "NotSupported@properties.allowGatewayTransit"},
+		{a, `{"location":"eastus","properties":{"addressSpace":{"addressPrefixes":["10.0.0.0/15"]}}}`, "VnetAddressSpacesOverlap@properties.addressSpace.addressPrefixes"},
+	} {
+		_, err := h.Do(http.MethodPut, refused.id, "", refused.body)
+		if got := providertest.Codes(err); got != refused.want {
+			t.Errorf("%s: %q, want %s", refused.id, got, refused.want)
+		}
+	}
+
+	if err := h.Delete(ba); err != nil {
+		t.Fatal(err)
+	}
+	states("Initiated", "")
+	h.Put(ba, peeringTo(a))
+	// A network takes its side of its peerings with it.
+	if err := h.Delete(b); err != nil {
+		t.Fatal(err)
+	}
+	states("Initiated", "")
+	if err := h.Delete(ab); err != nil {
+		t.Error(err)
 	}
 }

@@ -26,7 +26,7 @@ func TestAnswers(t *testing.T) {
 		`{"properties": {"principalId": "95a78de3-a160-489a-b7d1-8a9d963e7eda", "principalType": "ServicePrincipal", "roleDefinitionId": "/subscriptions/`+resourcetypetest.Subscription+`/providers/Microsoft.Authorization/roleDefinitions/7f951dda-4ed3-4680-a7ca-43fe172d538d"}}`)
 	out := waysOut(h, p)
 	for name, id := range map[string]resourceid.ID{
-		"publicipaddress": out.balancerIP, "natgateway": out.gateway, "routetable": out.table, "route": out.table.Child("routes", "out"), "loadbalancer": out.balancer, "nodeinterface": out.nic,
+		"publicipaddress": out.balancerIP, "natgateway": out.gateway, "routetable": out.table, "route": out.table.Child("routes", "out"), "loadbalancer": out.balancer, "nodeinterface": out.nic, "peering": out.vnet.Child("virtualNetworkPeerings", "back"),
 		"resourcegroup": h.Group(), "virtualnetwork": p.vnet, "subnet": p.acr, "registry": p.registry, "cacherule": p.rule, "privateendpoint": p.endpoint,
 		"networkinterface": resourceid.MustParse(h.Get(p.endpoint).String("properties.networkInterfaces.0.id")),
 		"connection":       resourceid.MustParse(h.Get(p.registry).String("properties.privateEndpointConnections.0.id")),

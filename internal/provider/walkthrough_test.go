@@ -33,6 +33,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/provider/network/routetables/routes"
 	"github.com/cloister-dev/cloister/internal/provider/network/virtualnetworks"
 	"github.com/cloister-dev/cloister/internal/provider/network/virtualnetworks/subnets"
+	"github.com/cloister-dev/cloister/internal/provider/network/virtualnetworks/virtualnetworkpeerings"
 	"github.com/cloister-dev/cloister/internal/provider/resources/features"
 	"github.com/cloister-dev/cloister/internal/provider/resources/resourcegroups"
 )
@@ -63,7 +64,7 @@ func definitions(approve approver) []resourcetype.Definition {
 	}
 	list := []resourcetype.Definition{
 		resourcegroups.Type(),
-		virtualnetworks.Type(w), subnets.Type(w), networksecuritygroups.Type(w, defaults), securityrules.Type(w),
+		virtualnetworks.Type(w), subnets.Type(w), virtualnetworkpeerings.Type(w), networksecuritygroups.Type(w, defaults), securityrules.Type(w),
 		networkinterfaces.Type(w, func(p resourcetype.Principal) bool { return strings.HasPrefix(p.ObjectID, "service:") }),
 		publicipaddresses.Type(w), natgateways.Type(w), routetables.Type(w), routes.Type(w), loadbalancers.Type(w),
 		privateendpoints.Type(w, approve), privatednszonegroups.Type(), privatednszones.Type(w), virtualnetworklinks.Type(w),

@@ -2,6 +2,7 @@ package projection
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/engine/fabric"
 	"github.com/cloister-dev/cloister/internal/provider/network/routetables/routes"
+	"github.com/cloister-dev/cloister/internal/provider/network/vnetpeering"
 )
 
 // publicAddresses are the addresses behind references to public IP addresses, for the network. A reference to what is
@@ -137,6 +139,37 @@ func (l loadBalancer) public(frontends []ref) (out []ref) {
 		}
 	}
 	return out
+}
+
+// peers joins the network to those that it names and that name it. Networks whose addresses overlap are never joined.
+func (b *builder) peers(id resourceid.ID, n *fabric.Network) error {
+	joins, err := vnetpeering.Of(context.Background(), b.docs, id)
+	if err != nil {
+		return err
+	}
+	mine, err := vnetpeering.Space(context.Background(), b.docs, id)
+	if err != nil {
+		return err
+	}
+	for _, j := range joins {
+		_, _, overlap := vnetpeering.Overlap(mine, j.RemoteSpace)
+		if _, there := b.docs.byKey[j.Remote.Key()]; !j.Connected || overlap || !there || j.Remote.Equal(id) {
+			continue
+		}
+		p := fabric.Peer{ID: NetworkID(j.Remote), Tagged: j.Access, Forwarded: j.Forwarded}
+		if slices.ContainsFunc(n.Peers, func(q fabric.Peer) bool { return q.ID == p.ID }) {
+			continue
+		}
+		for _, s := range j.RemoteSpace {
+			prefix, err := netip.ParsePrefix(s)
+			if err != nil {
+				return fmt.Errorf("read document %s: %w", j.Remote, err)
+			}
+			p.Prefixes = append(p.Prefixes, prefix.Masked())
+		}
+		n.Peers = append(n.Peers, p)
+	}
+	return nil
 }
 
 // The views of this file's documents.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/engine/fabric"
 )
 
@@ -73,5 +74,51 @@ func TestWaysOut(t *testing.T) {
 	}
 	if users != 1 {
 		t.Errorf("%d networks have one public address", users)
+	}
+}
+
+func peering(from, to, more string) set {
+	return set{net + "virtualNetworks/" + from + "/virtualNetworkPeerings/to-" + to: `{"properties":{"remoteVirtualNetwork":{"id":"` + net + `virtualNetworks/` + to + `"}` + more + `}}`}
+}
+
+// Networks are joined when both say so, and groups' tags include what is joined.
+func TestPeers(t *testing.T) {
+	docs := vnet("a", "10.0.0.0/16").with(vnet("b", "10.1.0.0/16"), vnet("c", "10.1.0.0/24"),
+		subnetOf("a", "s", "10.0.0.0/24", `,"networkSecurityGroup":{"id":"`+net+`networkSecurityGroups/nsg"}`),
+		rule("nsg", "r", anyPorts+`"access":"Deny","direction":"Outbound","priority":100,"sourceAddressPrefix":"*","destinationAddressPrefix":"VirtualNetwork"`),
+		peering("a", "b", `,"allowForwardedTraffic":true`), peering("a", "gone", ""), peering("b", "c", ""), peering("c", "b", ""))
+	network := func(s State, name string) fabric.Network {
+		for _, n := range s.Fabric.Networks {
+			if n.ID == NetworkID(resourceid.MustParse(net+"virtualNetworks/"+name)) {
+				return n
+			}
+		}
+		t.Fatalf("no network %s", name)
+		return fabric.Network{}
+	}
+	for _, n := range project(t, docs.input()).Fabric.Networks {
+		if len(n.Peers) > 0 {
+			t.Errorf("joined by one side, or with overlapping addresses: %+v", n.Peers)
+		}
+	}
+	joined := docs.with(peering("b", "a", `,"allowVirtualNetworkAccess":false`))
+	s := project(t, joined.input())
+	a, b := network(s, "a"), network(s, "b")
+	if len(a.Peers) != 1 || a.Peers[0].ID != b.ID || !a.Peers[0].Forwarded || !a.Peers[0].Tagged || fmt.Sprint(a.Peers[0].Prefixes) != "[10.1.0.0/16]" {
+		t.Errorf("a's peers: %+v", a.Peers)
+	}
+	if len(b.Peers) != 1 || b.Peers[0].Forwarded || b.Peers[0].Tagged {
+		t.Errorf("b's peers: %+v", b.Peers)
+	}
+	if got := fmt.Sprint(a.Subnets[0].Rules[0].DestinationPrefixes); got != "[10.0.0.0/16 10.1.0.0/16]" {
+		t.Errorf("VirtualNetwork is %s", got)
+	}
+	for name, in := range map[string]Input{
+		"a side deleted":    joined.input(net + "virtualNetworks/b/virtualNetworkPeerings/to-a"),
+		"a network deleted": joined.input(net+"virtualNetworks/b", net+"virtualNetworks/b/virtualNetworkPeerings/to-a"),
+	} {
+		if peers := network(project(t, in), "a").Peers; len(peers) != 0 {
+			t.Errorf("%s: %+v", name, peers)
+		}
 	}
 }

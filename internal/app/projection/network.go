@@ -31,6 +31,9 @@ func (b *builder) virtualNetworks() error {
 			}
 			n.Prefixes = append(n.Prefixes, p.Masked())
 		}
+		if err := b.peers(r.ID, n); err != nil {
+			return err
+		}
 		for _, s := range b.docs.under(r.ID, "Microsoft.Network/virtualNetworks/subnets") {
 			doc, err := decode[subnet](s)
 			if err != nil {
@@ -106,7 +109,7 @@ func (b *builder) rules(group *ref, n *fabric.Network) ([]fabric.Rule, error) {
 		if err != nil {
 			return nil, err
 		}
-		e := doc.Effective(r.ID.Name(), n.Prefixes, tags)
+		e := doc.Effective(r.ID.Name(), n.VirtualNetwork(), tags)
 		// A rule for a tag that stands for no address here can match nothing.
 		if len(e.Sources) == 0 || len(e.Destinations) == 0 {
 			continue

@@ -123,7 +123,7 @@ func small() Config {
 
 func changed() Config {
 	c := small()
-	b := vnet("b", "10.0")
+	b := vnet("b", "10.3")
 	n := node(b, 1)
 	n.Guest = c.Networks[0].NICs[0].Guest // moves to another network
 	b.NICs = []NIC{n}
@@ -135,7 +135,9 @@ func changed() Config {
 	a.Subnets[0].DefaultOutbound, a.Subnets[0].Rules, a.Subnets[0].Routes = false, nil, nil
 	a.Subnets[1].Routes, a.Subnets[1].NATGateway = []Route{{Prefix: anywhere, Hop: Nowhere}}, &NATGateway{ips("198.19.128.1")}
 	a.Endpoints = nil
-	return Config{Leaves: c.Leaves[1:], Networks: []Network{a, b}}
+	joined := Config{Leaves: c.Leaves[1:], Networks: []Network{a, b}}
+	join(&joined, 0, 1)
+	return joined
 }
 
 const deathShards = 4

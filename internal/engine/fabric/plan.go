@@ -182,6 +182,9 @@ func network(n Network, slot uint16, leaves map[string]int, relays []relay) (vne
 	peered := map[netip.Prefix]bool{}
 	for _, p := range n.Peers {
 		for _, prefix := range p.Prefixes {
+			if peered[prefix.Masked()] {
+				continue // two peers overlap, which documents refuse: the first has it
+			}
 			peered[prefix.Masked()] = true
 			vnet.routes = append(vnet.routes, route{dst: prefix.Masked(), dev: peerDevice(p.ID)})
 		}

@@ -1,6 +1,6 @@
 // Package virtualnetworks is the resource type Microsoft.Network/virtualNetworks: an address space in
-// which subnets are cut. It knows no other type's package; subnets that a request carries inline are
-// written as documents of their own.
+// which subnets are cut. It knows no other type's package; subnets and peerings that a request
+// carries inline are written as documents of their own.
 //
 // https://learn.microsoft.com/rest/api/virtualnetwork/virtual-networks
 package virtualnetworks
@@ -19,6 +19,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 	"github.com/cloister-dev/cloister/internal/provider/network/subnetuse"
+	"github.com/cloister-dev/cloister/internal/provider/network/vnetpeering"
 )
 
 // Type names.
@@ -26,6 +27,9 @@ const (
 	Name        = "Microsoft.Network/virtualNetworks"
 	subnetsType = "Microsoft.Network/virtualNetworks/subnets"
 )
+
+// childTypes are those whose documents lie in a virtual network's.
+var childTypes = []string{subnetsType, vnetpeering.Name}
 
 // World is the machine's state, computed from all documents.
 type World interface {
@@ -56,18 +60,20 @@ func Spec(w World) resourcetype.Spec[Model] {
 	}
 }
 
-// children waits for the subnets: they were written with their parent and have operations of their own.
+// children waits for the subnets and peerings: they were written with their parent and have operations of their own.
 func children(ctx context.Context, r *resourcetype.Reconciliation[Model]) (resourcetype.Result, error) {
-	list, err := r.Client.List(ctx, r.ID, subnetsType)
-	if err != nil {
-		return resourcetype.Result{}, fmt.Errorf("list the subnets of %s: %w", r.ID, err)
-	}
-	for _, c := range list {
-		switch state := resourcetype.State(c.Body); {
-		case state == resourcestore.Failed && !r.Deleting:
-			return resourcetype.Result{}, armerror.New("ChildResourceFailed", "The subnet %s could not be made; its own operation tells why.", c.ID)
-		case c.Deleting || state != resourcestore.Succeeded:
-			return resourcetype.Result{Waiting: true}, nil
+	for _, kind := range childTypes {
+		list, err := r.Client.List(ctx, r.ID, kind)
+		if err != nil {
+			return resourcetype.Result{}, fmt.Errorf("list the children of %s: %w", r.ID, err)
+		}
+		for _, c := range list {
+			switch state := resourcetype.State(c.Body); {
+			case state == resourcestore.Failed && !r.Deleting:
+				return resourcetype.Result{}, armerror.New("ChildResourceFailed", "%s could not be made; its own operation tells why.", c.ID)
+			case c.Deleting || state != resourcestore.Succeeded:
+				return resourcetype.Result{Waiting: true}, nil
+			}
 		}
 	}
 	return resourcetype.Result{}, nil
@@ -81,37 +87,27 @@ func prepare(ctx context.Context, r *resourcetype.Request[Model]) error {
 	if err != nil {
 		return fmt.Errorf("list the subnets of %s: %w", r.ID, err)
 	}
-	// A request without the property leaves the subnets alone; a list is the whole truth.
+	// A request without the property leaves the children alone; a list is the whole truth.
 	if p.Subnets != nil {
-		named := map[string]bool{}
-		for i, raw := range *p.Subnets {
-			var s struct {
-				Name string `json:"name"`
-			}
-			target := fmt.Sprintf("properties.subnets[%d].name", i)
-			if err := json.Unmarshal(raw, &s); err != nil || s.Name == "" {
-				problems = append(problems, armerror.New("InvalidRequestFormat", "Cannot parse the request: subnet %d of virtual network '%s' has no name.", i, r.ID.Name()).WithTarget(target))
-				continue
-			}
-			id, err := resourceid.Parse(r.ID.String() + "/subnets/" + s.Name)
-			if err != nil || strings.Contains(s.Name, "/") {
-				problems = append(problems, armerror.New("InvalidResourceName", "Resource name %s is invalid.", s.Name).WithTarget(target))
-				continue
-			}
-			if named[id.Key()] {
-				problems = append(problems, armerror.New("DuplicateResourceName", "Resource %s has two child resources with the same name (%s).", r.ID, s.Name).WithTarget(target))
-				continue
-			}
-			named[id.Key()] = true
-			r.PutChild(id, raw)
-		}
-		for _, s := range stored {
-			if !named[s.ID.Key()] {
-				r.DeleteChild(s.ID)
-			}
-		}
+		problems = append(problems, inline(r, "subnets", *p.Subnets, stored)...)
 	} else {
 		problems = append(problems, keepsSubnets(r.ID, p, stored)...)
+	}
+	if p.Peerings != nil {
+		there, err := r.Documents.List(ctx, r.ID, vnetpeering.Name)
+		if err != nil {
+			return fmt.Errorf("list the peerings of %s: %w", r.ID, err)
+		}
+		problems = append(problems, inline(r, "virtualNetworkPeerings", *p.Peerings, there)...)
+	}
+	if r.Existing != nil && p.AddressSpace != nil {
+		problem, err := vnetpeering.CheckSpace(ctx, r.Documents, r.ID, p.AddressSpace.AddressPrefixes)
+		if err != nil {
+			return err
+		}
+		if problem != nil {
+			problems = append(problems, problem.WithTarget("properties.addressSpace.addressPrefixes"))
+		}
 	}
 	if err := armerror.Join(problems); err != nil {
 		return err
@@ -125,6 +121,39 @@ func prepare(ctx context.Context, r *resourcetype.Request[Model]) error {
 		r.Model.Cloister = &Memory{ID: strings.ReplaceAll(uuid.NewString(), "-", "")[:10]}
 	}
 	return nil
+}
+
+// inline writes the children that the request carries, and deletes the others.
+func inline(r *resourcetype.Request[Model], property string, list []json.RawMessage, stored []resourcestore.Resource) []*armerror.Error {
+	var problems []*armerror.Error
+	named := map[string]bool{}
+	for i, raw := range list {
+		var s struct {
+			Name string `json:"name"`
+		}
+		target := fmt.Sprintf("properties.%s[%d].name", property, i)
+		if err := json.Unmarshal(raw, &s); err != nil || s.Name == "" {
+			problems = append(problems, armerror.New("InvalidRequestFormat", "Cannot parse the request: %s %d of virtual network '%s' has no name.", property, i, r.ID.Name()).WithTarget(target))
+			continue
+		}
+		id, err := resourceid.Parse(r.ID.String() + "/" + property + "/" + s.Name)
+		if err != nil || strings.Contains(s.Name, "/") {
+			problems = append(problems, armerror.New("InvalidResourceName", "Resource name %s is invalid.", s.Name).WithTarget(target))
+			continue
+		}
+		if named[id.Key()] {
+			problems = append(problems, armerror.New("DuplicateResourceName", "Resource %s has two child resources with the same name (%s).", r.ID, s.Name).WithTarget(target))
+			continue
+		}
+		named[id.Key()] = true
+		r.PutChild(id, raw)
+	}
+	for _, s := range stored {
+		if !named[s.ID.Key()] {
+			r.DeleteChild(s.ID)
+		}
+	}
+	return problems
 }
 
 func prepareDelete(ctx context.Context, r *resourcetype.Request[Model]) error {
@@ -156,6 +185,18 @@ func render(ctx context.Context, v *resourcetype.View[Model]) error {
 		subnets = append(subnets, shown)
 	}
 	v.Model.Properties.Subnets = &subnets
-	v.Model.Properties.Peerings = &[]json.RawMessage{}
+	joins, err := vnetpeering.Of(ctx, v.Documents, v.ID)
+	if err != nil {
+		return err
+	}
+	peerings := make([]json.RawMessage, 0, len(joins))
+	for _, p := range joins {
+		shown, err := p.Show()
+		if err != nil {
+			return err
+		}
+		peerings = append(peerings, shown)
+	}
+	v.Model.Properties.Peerings = &peerings
 	return nil
 }

@@ -40,9 +40,6 @@ func validate(id resourceid.ID, p *Properties) []*armerror.Error {
 	if p.DHCPOptions != nil && len(p.DHCPOptions.DNSServers) > 0 {
 		refuse("properties.dhcpOptions.dnsServers", "A DNS server of its own: only Azure's DNS (168.63.129.16) is there; dnsServers")
 	}
-	if p.Peerings != nil && len(*p.Peerings) > 0 {
-		refuse("properties.virtualNetworkPeerings", "Peering")
-	}
 	if p.EnableDDoSProtection {
 		refuse("properties.enableDdosProtection", "DDoS protection")
 	}
