@@ -43,7 +43,7 @@ var needs = []struct {
 	{"GET PUT", `/virtualNetworks/[^/]+$`, []string{"id", "properties.addressSpace.addressPrefixes[0]", "properties.provisioningState"}},
 	{"GET PUT", `/subnets/[^/]+$`, []string{"id", "properties.addressPrefix", "properties.provisioningState"}},
 	{"GET", `/privateEndpoints/[^/]+$`, []string{"properties.networkInterfaces[0].id", "properties.privateLinkServiceConnections[0].properties.privateLinkServiceConnectionState.status"}},
-	{"GET", `/networkInterfaces/[^/]+$`, []string{"properties.ipConfigurations[?properties.privateLinkConnectionProperties.requiredMemberName=='registry'].properties.privateIPAddress | [0]",
+	{"GET", `/networkInterfaces/myPrivateEndpoint[^/]*$`, []string{"properties.ipConfigurations[?properties.privateLinkConnectionProperties.requiredMemberName=='registry'].properties.privateIPAddress | [0]",
 		"properties.ipConfigurations[?properties.privateLinkConnectionProperties.requiredMemberName=='registry_data_eastus'].properties.privateIPAddress | [0]"}},
 	{"GET PUT", `/privateDnsZones/[^/]+$`, []string{"id", "properties.provisioningState"}},
 	{"GET PUT", `/A/[^/]+$`, []string{"id", "etag", "properties.ttl", "to_string(properties.aRecords) | [?@ != 'null'] || properties.aRecords || 'set'"}},
