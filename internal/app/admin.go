@@ -44,7 +44,10 @@ func (s *Service) handler(directory http.Handler) http.Handler {
 		"GET " + administration + "ready":    s.adminReady,
 		"POST " + administration + "token":   s.adminToken,
 		"GET " + administration + "timeline": s.adminTimeline,
-		"GET " + administration + "nodelog":  s.adminNodeLog,
+		"GET " + administration + "credentials": func(http.ResponseWriter, *http.Request) (any, error) {
+			return adminapi.Credentials{Login: *s.instance.login(), CABundle: string(s.root.CertPEM)}, nil
+		},
+		"GET " + administration + "nodelog": s.adminNodeLog,
 		"POST " + administration + "exit": func(http.ResponseWriter, *http.Request) (any, error) {
 			go s.exit()
 			return struct{}{}, nil
@@ -146,6 +149,7 @@ func (s *Service) adminStatus(_ http.ResponseWriter, r *http.Request) (any, erro
 		return st, nil
 	}
 	s.mu.Lock()
+	st.Listen = s.listening
 	if s.degraded != nil {
 		st.Problem = s.degraded.Error()
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 	"github.com/cloister-dev/cloister/internal/engine/identity"
+	"github.com/cloister-dev/cloister/internal/lib/settings"
 	"github.com/cloister-dev/cloister/internal/provider/containerregistry/registries"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/agentpools"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/managedclusters"
@@ -54,6 +55,7 @@ type API struct {
 	registrations *resourceproviders.Registrations
 	directory     *directory
 	access        *access
+	settings      settings.Settings
 }
 
 // NewAPI joins the resource types with the store and the engines.

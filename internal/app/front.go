@@ -33,12 +33,20 @@ type front struct{ *API }
 func (a *API) frontdoorOptions() frontdoor.Options {
 	return frontdoor.Options{
 		Manager: a.manager, Types: a.types, Store: a.store, Authenticator: front{a}, Directory: front{a}, Registrar: a.registrations,
-		Timeline: a.reconciler, Log: a.log, Metadata: metadata, AuthorityURL: "https://login.microsoftonline.com/" + a.instance.TenantID,
+		Timeline: a.reconciler, Log: a.log, Metadata: a.metadata, AuthorityURL: "https://login.microsoftonline.com/" + a.instance.TenantID,
 	}
 }
 
-// metadata describes the public cloud, which is what an installation is to those inside.
-func metadata(*http.Request) frontdoor.Metadata {
+// metadata describes the cloud that an installation is to the client.
+func (a *API) metadata(r *http.Request) frontdoor.Metadata {
+	if a.settings.Names(r.Host) {
+		return cloud(r.Host)
+	}
+	return publicCloud()
+}
+
+// publicCloud is what an installation is to those inside.
+func publicCloud() frontdoor.Metadata {
 	return frontdoor.Metadata{
 		Name: "AzureCloud", Portal: "https://portal.azure.com",
 		Authentication: frontdoor.Authentication{

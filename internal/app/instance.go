@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/lib/adminapi"
 	"github.com/cloister-dev/cloister/internal/lib/atomicfile"
 	"github.com/cloister-dev/cloister/internal/lib/layout"
 )
@@ -90,6 +91,14 @@ func EnsureInstance(dataDir string) (Instance, error) {
 		AKS:           ServicePrincipal{Name: "Azure Kubernetes Service", AppID: aksAppID, ObjectID: uuid.NewString()},
 	}
 	return in, atomicfile.WriteJSON(instancePath(dataDir), in, 0o600)
+}
+
+// login is what a client needs to be the administrator.
+func (in Instance) login() *adminapi.Login {
+	return &adminapi.Login{
+		TenantID: in.TenantID, SubscriptionID: in.SubscriptionID, ClientID: in.Administrator.AppID, ClientSecret: in.Administrator.Secret,
+		Username: in.User.Name, Password: in.User.Password,
+	}
 }
 
 // tenantDomain is the name of every installation's tenant.

@@ -71,10 +71,11 @@ type Service struct {
 	exit  context.CancelFunc
 	ready chan struct{} // closed when all is up, or problem is set
 
-	placing  sync.Mutex // held while a session's address is chosen
-	mu       sync.Mutex
-	problem  error // the start failed
-	degraded error // the start went on without something
+	placing   sync.Mutex // held while a session's address is chosen
+	mu        sync.Mutex
+	problem   error  // the start failed
+	degraded  error  // the start went on without something
+	listening string // on the loopback interface
 }
 
 // errLocked is told to a second service on the same data directory.
@@ -144,15 +145,12 @@ func Serve(ctx context.Context, o ServeOptions) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	login, err := s.authority()
-	if err != nil {
-		return err
-	}
+	login := s.authority()
 	handler := s.handler(login)
 	serveHTTP(ctx, g, handler, socket)
 	g.Go(func() error {
 		// What fails here is told to whoever asks, and the service stays to tell it.
-		if err := s.start(ctx, g, handler); err != nil && ctx.Err() == nil {
+		if err := s.start(ctx, g, handler, login); err != nil && ctx.Err() == nil {
 			s.Log.Error("the start failed", "error", err)
 			s.mu.Lock()
 			s.problem = err
@@ -220,6 +218,10 @@ func (s *Service) open(in Instance) (err error) {
 			return chosen.Conversion == settings.ConversionInSteps, err
 		},
 	}, s.Log)
+	if err != nil {
+		return err
+	}
+	s.API.settings, err = settings.Load(l.DataDir)
 	return err
 }
 
@@ -233,7 +235,7 @@ func (s *Service) close() {
 
 // start brings the machine to what the documents say: namespaces first, then what runs in them, then the
 // reconciles that were cut off.
-func (s *Service) start(ctx context.Context, g *errgroup.Group, handler http.Handler) error {
+func (s *Service) start(ctx context.Context, g *errgroup.Group, handler http.Handler, login *authority.Authority) error {
 	if err := s.Seed(ctx); err != nil {
 		return err
 	}
@@ -275,7 +277,7 @@ func (s *Service) start(ctx context.Context, g *errgroup.Group, handler http.Han
 		})
 	}
 	g.Go(func() error { return s.reconciler.Run(ctx) })
-	return s.listenPublic(ctx, g, handler)
+	return s.listenPublic(ctx, g, handler, login)
 }
 
 // logLimits bound the logs of the processes that outlive the service, its own among them.
@@ -333,12 +335,8 @@ func (s *Service) listenSocket() (net.Listener, error) {
 }
 
 // listenPublic listens for the public Azure names, in the namespace where they are.
-func (s *Service) listenPublic(ctx context.Context, g *errgroup.Group, handler http.Handler) error {
+func (s *Service) listenPublic(ctx context.Context, g *errgroup.Group, handler http.Handler, login *authority.Authority) error {
 	certificate, err := s.certificate("management.azure.com", "login.microsoftonline.com", "graph.microsoft.com", "login.windows.net", "sts.windows.net", "aka.ms", "*.blob.core.windows.net")
-	if err != nil {
-		return err
-	}
-	login, err := s.authority()
 	if err != nil {
 		return err
 	}
@@ -361,11 +359,18 @@ func (s *Service) listenPublic(ctx context.Context, g *errgroup.Group, handler h
 		}
 		serveHTTP(ctx, g, l.handler, tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}))
 	}
+	// What the host's own programs do without must not keep clusters from running.
+	if err := s.listenLoopback(ctx, g, handler, login, extensions); err != nil {
+		s.Log.Error("the loopback interface is not listened on", "error", err)
+		s.mu.Lock()
+		s.degraded = errors.Join(s.degraded, err)
+		s.mu.Unlock()
+	}
 	return nil
 }
 
-func (s *Service) authority() (http.Handler, error) {
-	return authority.New(authority.Options{TenantID: s.instance.TenantID, Directory: s.directory, Keys: s.keys, Log: s.Log}), nil
+func (s *Service) authority() *authority.Authority {
+	return authority.New(authority.Options{TenantID: s.instance.TenantID, Directory: s.directory, Keys: s.keys, GraphAudiences: s.graphAudiences(), Log: s.Log})
 }
 
 func (s *Service) certificate(names ...string) (tls.Certificate, error) {

@@ -72,11 +72,7 @@ func (s *Service) newSession(ctx context.Context, request adminapi.SessionReques
 	session := projection.Session{Name: "jump-" + randomHex(4)}
 	answer := adminapi.Session{Nameserver: platformDNS, CABundle: string(s.root.CertPEM), Path: []string{s.toolDir()}, Env: map[string]string{}}
 	if request.Login {
-		a := s.instance.Administrator
-		answer.Login = &adminapi.Login{
-			TenantID: s.instance.TenantID, SubscriptionID: s.instance.SubscriptionID, ClientID: a.AppID, ClientSecret: a.Secret,
-			Username: s.instance.User.Name, Password: s.instance.User.Password,
-		}
+		answer.Login = s.instance.login()
 	}
 	network := request.Network
 	switch {

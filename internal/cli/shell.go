@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -163,15 +164,19 @@ type SessionSpec struct {
 // systemBundles are where distributions keep the bundle of trusted authorities.
 var systemBundles = []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"}
 
-// writeSession writes a session's files and completes its SessionSpec.
-func writeSession(dir string, s adminapi.Session, spec *SessionSpec) error {
-	bundle := []byte(s.CABundle)
+// withSystemBundle adds the authorities to those that this machine trusts.
+func withSystemBundle(authorities []byte) []byte {
 	for _, p := range systemBundles {
 		if data, err := os.ReadFile(p); err == nil {
-			bundle = append(append(data, '\n'), bundle...)
-			break
+			return slices.Concat(data, []byte("\n"), authorities)
 		}
 	}
+	return authorities
+}
+
+// writeSession writes a session's files and completes its SessionSpec.
+func writeSession(dir string, s adminapi.Session, spec *SessionSpec) error {
+	bundle := withSystemBundle([]byte(s.CABundle))
 	host, _ := os.Hostname()
 	files := map[string][]byte{
 		"resolv.conf": []byte("nameserver " + s.Nameserver + "\noptions timeout:2 attempts:2\n"),

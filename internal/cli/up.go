@@ -44,30 +44,36 @@ func WithProgress(fn func(Reporter) error) error {
 }
 
 func (g *globals) up() *cobra.Command {
-	var chosen settings.Settings
+	var asked settings.Settings
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "Start Cloister, building what is missing the first time",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !cmd.Flags().Changed("conversion") {
-				return g.runUp(cmd.Context())
+			chosen, err := settings.Load(g.dataDir)
+			if err != nil {
+				return err
+			}
+			if cmd.Flags().Changed("conversion") {
+				chosen.Conversion = asked.Conversion
+			}
+			if cmd.Flags().Changed("listen") {
+				chosen.Listen = asked.Listen
 			}
 			if err := chosen.Validate(); err != nil {
 				return err
 			}
-			if err := g.runUp(cmd.Context()); err != nil {
-				return err
-			}
-			return atomicfile.WriteJSON(settings.Path(g.dataDir), chosen, 0o600)
+			return g.runUp(cmd.Context(), chosen, cmd.Flags().Changed("conversion") || cmd.Flags().Changed("listen"))
 		},
 	}
-	c.Flags().StringVar(&chosen.Conversion, "conversion", settings.ConversionAtOnce,
+	c.Flags().StringVar(&asked.Listen, "listen", "", "loopback address and port, such as 127.0.0.1:8443, at which the host's own programs reach the service, see cloister env; kept until it is said again")
+	c.Flags().StringVar(&asked.Conversion, "conversion", settings.ConversionAtOnce,
 		`how a cluster is isolated later: "at-once" by one update of artifact source and outbound type, or "in-steps" as on Azure since 2026; kept until it is said again`)
 	return c
 }
 
-func (g *globals) runUp(ctx context.Context) error {
+// runUp starts an installation with the settings, which are written down first when they were said anew.
+func (g *globals) runUp(ctx context.Context, chosen settings.Settings, write bool) error {
 	for _, f := range g.deps.Check(ctx, g.dataDir, g.cacheDir) {
 		if f.Fatal && !f.OK {
 			return fmt.Errorf("%s: %s. %s", f.Name, f.Detail, f.Remedy)
@@ -78,12 +84,17 @@ func (g *globals) runUp(ctx context.Context) error {
 	if err := g.deps.Prepare(ctx, g.dataDir, g.cacheDir, reporter{p}); err != nil {
 		return err
 	}
+	if write {
+		if err := atomicfile.WriteJSON(settings.Path(g.dataDir), chosen, 0o600); err != nil {
+			return err
+		}
+	}
 	l, err := g.installation()
 	if err != nil {
 		return err
 	}
 	c := newClient(l)
-	if s, err := c.status(ctx); err == nil && s.Ready && s.Program == g.deps.Program {
+	if s, err := c.status(ctx); err == nil && s.Ready && s.Program == g.deps.Program && s.Listen == chosen.Listen {
 		p.Println("Cloister is already up. Data in " + g.dataDir + ", instance " + l.Instance + ".")
 		return nil
 	}
@@ -93,6 +104,9 @@ func (g *globals) runUp(ctx context.Context) error {
 		return errors.New("the service did not start; its log is " + l.Log("serve"))
 	}
 	step.Done("instance " + l.Instance)
+	if s, err := c.status(ctx); err == nil && s.Listen != chosen.Listen {
+		return errors.New(s.Problem)
+	}
 	return nil
 }
 

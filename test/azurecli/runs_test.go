@@ -10,6 +10,7 @@ import (
 // runs are the ways through the page.
 var runs = []run{
 	{"managed", steps(group, before, section(managedCreate), section(validate), isolated("none"), managedRegistry)},
+	{"managed-block", steps(group, before, section(managedCreate, "--outbound-type none", "--outbound-type block"), section(validate), isolated("block"), managedRegistry)},
 	{"managed-integration", steps(group, before, integration, section(managedIntegration), section(validate), isolated("none"), managedRegistry)},
 	{"byo", steps(before, byo(), section(byoCreate), section(validate), isolated("none"), ownRegistry)},
 	{"byo-integration", steps(before, integration, byo(), section(byoIntegration), section(validate), isolated("none"), ownRegistry)},

@@ -33,6 +33,7 @@ type terminal struct {
 	screen *os.File // the side that is not the shell's
 	output chan []byte
 	shell  *exec.Cmd
+	watch  func(shown string) // called with what a command has shown so far
 }
 
 // openTerminal starts the shell that a command ends in.
@@ -94,6 +95,9 @@ func (x *terminal) wait() (status int, text string) {
 				return -1, string(seen) + "\n(the shell ended)"
 			}
 			seen = append(seen, part...)
+			if x.watch != nil {
+				x.watch(string(seen))
+			}
 		case <-deadline:
 			return -1, string(seen) + fmt.Sprintf("\n(no end after %v)", patience)
 		}

@@ -55,6 +55,10 @@ func New() (http.Handler, error) {
 	mux.HandleFunc("GET aka.ms/azure-cli-extension-index-v1", answer("application/json", index))
 	// Which extension has a command that core has not: none.
 	mux.HandleFunc("GET aka.ms/azExtCmdTree", answer("application/json", []byte("{}")))
+	// The same where a cloud says that its mirror is at this path.
+	mux.HandleFunc("GET /azmirror/extensions/index.json", answer("application/json", index))
+	mux.HandleFunc("GET /azmirror/extensions/extensionCommandTree.json", answer("application/json", []byte("{}")))
+	mux.HandleFunc("GET /azmirror/extensions/"+wheel, answer("application/octet-stream", built))
 	mux.HandleFunc("GET "+storage+"/cli-extensions/"+wheel, answer("application/octet-stream", built))
 	return mux, nil
 }

@@ -14,6 +14,7 @@ type Status struct {
 	TenantID       string    `json:"tenantId"`
 	SubscriptionID string    `json:"subscriptionId"`
 	Since          time.Time `json:"since"`
+	Listen         string    `json:"listen,omitempty"` // on the loopback interface, for the host's own programs
 	Ready          bool      `json:"ready"`
 	// Problem is why the start failed, or, with Ready, what it went on without.
 	Problem   string          `json:"problem,omitempty"`
@@ -85,6 +86,12 @@ type Session struct {
 	Path       []string          `json:"path"`                 // directories of tools to find first
 	Env        map[string]string `json:"env,omitempty"`
 	Login      *Login            `json:"login,omitempty"`
+}
+
+// Credentials is GET /cloister/v1/credentials: what the host's own programs need to be the local administrator.
+type Credentials struct {
+	Login    Login  `json:"login"`
+	CABundle string `json:"caBundle"`
 }
 
 // Login is who the local administrator is to a client that logs in by itself.

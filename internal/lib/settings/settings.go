@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 )
@@ -23,6 +25,9 @@ const (
 // Settings of an installation.
 type Settings struct {
 	Conversion string `json:"conversion,omitempty"` // "" is ConversionAtOnce
+	// Listen is the loopback address and port at which the host's own programs reach the service; "" is nowhere. It is
+	// read at the service's start.
+	Listen string `json:"listen,omitempty"`
 }
 
 // Path is the file of the installation in dataDir.
@@ -44,10 +49,32 @@ func Load(dataDir string) (Settings, error) {
 	return s, s.Validate()
 }
 
-// Validate refuses values that there are not.
+// Validate refuses values that there are not. Who can open a connection to the service can guess at secrets, so other
+// machines must not be able to.
 func (s Settings) Validate() error {
 	if s.Conversion != ConversionAtOnce && s.Conversion != ConversionInSteps {
 		return fmt.Errorf("conversion %q is neither %s nor %s", s.Conversion, ConversionAtOnce, ConversionInSteps)
 	}
+	if s.Listen == "" {
+		return nil
+	}
+	a, err := netip.ParseAddrPort(s.Listen)
+	if err != nil || a.Port() == 0 {
+		return fmt.Errorf("listen %q is no address and port such as 127.0.0.1:8443", s.Listen)
+	}
+	if !a.Addr().IsLoopback() {
+		return fmt.Errorf("listen %q is not on the loopback interface: other machines would reach the service", s.Listen)
+	}
 	return nil
+}
+
+// Names reports whether host, as in a URL, is the address that is listened on.
+func (s Settings) Names(host string) bool {
+	name, port, err := net.SplitHostPort(host)
+	_, want, wantErr := net.SplitHostPort(s.Listen)
+	if err != nil || wantErr != nil || port != want {
+		return false
+	}
+	a, err := netip.ParseAddr(name)
+	return name == "localhost" || err == nil && a.IsLoopback()
 }
