@@ -54,7 +54,7 @@ func TestManagedVNetIntegration(t *testing.T) {
 	if s.String("properties.delegations.0.properties.serviceName") != managedclusters.Name || s.At("properties.defaultOutboundAccess") != false {
 		t.Errorf("the API server's subnet is %v", s)
 	}
-	address := h.Get(group.Resource("Microsoft.Network/networkInterfaces", "kube-apiserver")).String("properties.ipConfigurations.0.properties.privateIPAddress")
+	address := h.Get(group.Resource("Microsoft.Network/loadBalancers", "kube-apiserver")).String("properties.frontendIPConfigurations.0.properties.privateIPAddress")
 	if !strings.HasPrefix(address, "10.226.0.") || d.String(access+"subnetId") != subnet.String() {
 		t.Errorf("the API server has %s, and its subnet is said to be %s", address, d.String(access+"subnetId"))
 	}

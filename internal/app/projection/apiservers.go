@@ -64,27 +64,40 @@ func (b *builder) apiServers() error {
 	return nil
 }
 
+// apiServerBalancer is the internal load balancer that AKS makes for an API server, of which the API server itself has the
+// frontend's address.
+type apiServerBalancer struct {
+	Properties struct {
+		Frontends []struct {
+			Properties struct {
+				PrivateIPAddress string `json:"privateIPAddress"`
+				Subnet           *ref   `json:"subnet"`
+			} `json:"properties"`
+		} `json:"frontendIPConfigurations"`
+	} `json:"properties"`
+}
+
 // integrate joins the control plane to the subnet that its kube-apiserver has an address in.
 func (b *builder) integrate(group resourceid.ID, leaf string) error {
-	nic, ok := b.docs.byKey[group.Resource("Microsoft.Network/networkInterfaces", "kube-apiserver").Key()]
+	balancer, ok := b.docs.byKey[group.Resource("Microsoft.Network/loadBalancers", "kube-apiserver").Key()]
 	if !ok {
 		return nil
 	}
-	doc, err := decode[networkInterface](nic)
+	doc, err := decode[apiServerBalancer](balancer)
 	if err != nil {
 		return err
 	}
-	for _, c := range doc.Properties.IPConfigurations {
-		if c.Properties.Subnet == nil {
+	for _, f := range doc.Properties.Frontends {
+		if f.Properties.Subnet == nil {
 			continue
 		}
-		a, err := parseAddr(c.Properties.PrivateIPAddress, nic.ID)
+		a, err := parseAddr(f.Properties.PrivateIPAddress, balancer.ID)
 		if err != nil {
 			return err
 		}
-		n, subnet := b.network(c.Properties.Subnet.ID)
+		n, subnet := b.network(f.Properties.Subnet.ID)
 		if n != nil {
-			n.NICs = append(n.NICs, fabric.NIC{ID: shortHash(nic.ID.Key()), Subnet: subnet, Address: a, Interface: "eth0", Guest: fabric.Guest{Name: leaf}})
+			n.NICs = append(n.NICs, fabric.NIC{ID: shortHash(balancer.ID.Key()), Subnet: subnet, Address: a, Interface: "eth0", Guest: fabric.Guest{Name: leaf}})
 		}
 		return nil
 	}

@@ -12,7 +12,7 @@ import (
 func integrated(profile string) set {
 	all := oneCluster().with(subnetOf("vnet", "api", "10.226.0.0/28", `,"delegations":[{"name":"aks","properties":{"serviceName":"Microsoft.ContainerService/managedClusters"}}]`))
 	group := strings.Replace(net, "resourceGroups/rg/", "resourceGroups/MC_rg_demo_eastus/", 1)
-	all = all.with(set{group + "networkInterfaces/kube-apiserver": `{"properties":{"ipConfigurations":[` + ipConfig(net+"virtualNetworks/vnet/subnets/api", "10.226.0.4", true) + `]}}`})
+	all = all.with(set{group + "loadBalancers/kube-apiserver": `{"properties":{"frontendIPConfigurations":[` + ipConfig(net+"virtualNetworks/vnet/subnets/api", "10.226.0.4", true) + `]}}`})
 	doc := strings.Replace(all[aks+"demo"], `"enablePrivateCluster":true,"enablePrivateClusterPublicFQDN":true`, profile, 1)
 	return all.with(set{aks + "demo": strings.Replace(doc, `"endpointAddress":"10.224.0.6"`, `"endpointAddress":"10.226.0.4","publicAddress":"198.18.16.1"`, 1)}).
 		without(net+"privateEndpoints/kube-apiserver", aks+"demo/privateEndpointConnections/kube-apiserver")

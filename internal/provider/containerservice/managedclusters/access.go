@@ -354,10 +354,11 @@ func (t service) integrate(b *builder, r *resourcetype.Reconciliation[Model], gr
 	return true, nil
 }
 
-// apiServerAddress makes the API server's interface, and reads its address; "" while it is being made.
+// apiServerAddress makes the internal load balancer whose frontend is the API server's address, and reads it; "" while it
+// is being made.
 func (t service) apiServerAddress(b *builder, group resourceid.ID, location string, subnet resourceid.ID) (string, error) {
-	nic := group.Resource("Microsoft.Network/networkInterfaces", apiServerName)
-	b.put(nic, networkAPI, object{"location": location, "properties": object{"ipConfigurations": []object{{
+	balancer := group.Resource("Microsoft.Network/loadBalancers", apiServerName)
+	b.put(balancer, networkAPI, object{"location": location, "sku": object{"name": "Standard"}, "properties": object{"frontendIPConfigurations": []object{{
 		"name": apiServerName + "-frontend", "properties": object{"subnet": object{"id": subnet.String()}, "privateIPAllocationMethod": "Dynamic"},
 	}}}})
 	if b.err != nil || len(b.pending) > 0 {
@@ -365,20 +366,20 @@ func (t service) apiServerAddress(b *builder, group resourceid.ID, location stri
 	}
 	var doc struct {
 		Properties struct {
-			IPConfigurations []struct {
+			Frontends []struct {
 				Properties struct {
 					PrivateIPAddress string `json:"privateIPAddress"`
 				} `json:"properties"`
-			} `json:"ipConfigurations"`
+			} `json:"frontendIPConfigurations"`
 		} `json:"properties"`
 	}
-	if err := b.client.Get(b.ctx, nic, &doc); err != nil {
-		return "", fmt.Errorf("read %s: %w", nic, err)
+	if err := b.client.Get(b.ctx, balancer, &doc); err != nil {
+		return "", fmt.Errorf("read %s: %w", balancer, err)
 	}
-	if len(doc.Properties.IPConfigurations) == 0 {
-		return "", fmt.Errorf("network interface %s has no address", nic)
+	if len(doc.Properties.Frontends) == 0 {
+		return "", fmt.Errorf("load balancer %s has no frontend", balancer)
 	}
-	return doc.Properties.IPConfigurations[0].Properties.PrivateIPAddress, nil
+	return doc.Properties.Frontends[0].Properties.PrivateIPAddress, nil
 }
 
 func delegation() object {

@@ -152,7 +152,7 @@ func references(m *Model) []resourcetype.Reference {
 		group.Resource("Microsoft.Network/virtualNetworks", "aks-vnet-"+m.Memory.Suffix),
 		group.Resource("Microsoft.Network/virtualNetworks/subnets", "aks-vnet-"+m.Memory.Suffix, "aks-subnet"),
 		group.Resource("Microsoft.Network/virtualNetworks/subnets", "aks-vnet-"+m.Memory.Suffix, "aks-apiserver-subnet"),
-		group.Resource("Microsoft.Network/networkInterfaces", apiServerName),
+		group.Resource("Microsoft.Network/loadBalancers", apiServerName),
 		group.Resource("Microsoft.Network/privateEndpoints", apiServerName),
 		group.Resource("Microsoft.Network/privateEndpoints", "aks-bootstrap-acr-"+m.Memory.Suffix),
 		group.Resource("Microsoft.ManagedIdentity/userAssignedIdentities", id.Name()+"-agentpool"),
