@@ -23,6 +23,7 @@ type cache struct {
 	running *sync.WaitGroup
 	storage *storage
 	log     *slog.Logger
+	stall   time.Duration // stallTimeout, but for tests
 
 	mu      sync.Mutex
 	flights map[flightKey]*flight
@@ -136,8 +137,8 @@ func (c *cache) fetch(key flightKey, f *flight, u *upstream, o origin, d digest.
 func (c *cache) transfer(f *flight, u *upstream, o origin, d digest.Digest) error {
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	defer cancel(nil)
-	stalled := time.AfterFunc(stallTimeout, func() {
-		cancel(fmt.Errorf("%s sent nothing for %s", o.host, stallTimeout))
+	stalled := time.AfterFunc(c.stall, func() {
+		cancel(fmt.Errorf("%s sent nothing for %s", o.host, c.stall))
 	})
 	defer stalled.Stop()
 
@@ -157,7 +158,7 @@ func (c *cache) transfer(f *flight, u *upstream, o origin, d digest.Digest) erro
 	close(f.started)
 	f.mu.Unlock()
 
-	written, err := io.CopyBuffer(progress{f, temp, func() { stalled.Reset(stallTimeout) }}, content, make([]byte, 256<<10))
+	written, err := io.CopyBuffer(progress{f, temp, func() { stalled.Reset(c.stall) }}, content, make([]byte, 256<<10))
 	if err != nil {
 		return errors.Join(fmt.Errorf("fetch %s from %s: %w", d, o, err), context.Cause(ctx))
 	}

@@ -162,7 +162,7 @@ func Open(opts Options) (*Server, error) {
 		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.cache = &cache{ctx: s.ctx, running: &s.running, storage: s.storage, log: s.log, flights: map[flightKey]*flight{}}
+	s.cache = &cache{ctx: s.ctx, running: &s.running, storage: s.storage, log: s.log, stall: stallTimeout, flights: map[flightKey]*flight{}}
 	s.state.Store(&state{})
 	s.running.Go(s.purgeUploads)
 	return s, nil
