@@ -115,6 +115,10 @@ func (s *Service) newSession(ctx context.Context, request adminapi.SessionReques
 			return session, answer, fmt.Errorf("the cluster has no credentials yet: %w", err)
 		}
 		answer.Kubeconfig = string(config)
+	case request.Interface != "":
+		if err := s.placeAt(ctx, request.Interface, &session); err != nil {
+			return session, answer, err
+		}
 	case request.Network == "":
 		session.Name = "shell-" + randomHex(4)
 		session.Address = s.freeWorkstation()
@@ -207,6 +211,46 @@ func (s *Service) placeJumpBox(ctx context.Context, network string, session *pro
 		}
 	}
 	return armerror.New(armerror.OperationNotAllowed, "The virtual network %s has no subnet with a free address for a jump box.", id.Name())
+}
+
+// placeAt puts a jump box behind a network interface that nothing is behind.
+func (s *Service) placeAt(ctx context.Context, text string, session *projection.Session) error {
+	id, err := resourceid.Parse(text)
+	if err != nil || !id.Is("Microsoft.Network/networkInterfaces") {
+		return armerror.New(armerror.InvalidParameter, "%q is not the resource ID of a network interface.", text)
+	}
+	r, err := s.store.Get(ctx, id)
+	if err != nil {
+		return armerror.New(armerror.ResourceNotFound, "There is no network interface %s.", id)
+	}
+	var nic struct {
+		ManagedBy  string
+		Properties struct {
+			VirtualMachine, PrivateEndpoint *struct{ ID string }
+			IPConfigurations                []struct {
+				Properties struct {
+					Primary          bool
+					PrivateIPAddress netip.Addr
+					Subnet           struct{ ID resourceid.ID }
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal(r.Body, &nic); err != nil {
+		return fmt.Errorf("read %s: %w", id, err)
+	}
+	inUse := slices.ContainsFunc(s.world.Sessions(), func(x projection.Session) bool { return x.Interface.Equal(id) && !x.Interface.IsZero() })
+	if inUse || nic.ManagedBy != "" || nic.Properties.VirtualMachine != nil || nic.Properties.PrivateEndpoint != nil {
+		return armerror.New(armerror.OperationNotAllowed, "The network interface %s has a machine, a private endpoint or another shell behind it.", id.Name())
+	}
+	for _, c := range nic.Properties.IPConfigurations {
+		vnet, ok := c.Properties.Subnet.ID.Parent()
+		if ok && (c.Properties.Primary || !session.Address.IsValid()) {
+			session.Interface, session.Network, session.Subnet = id, vnet, strings.ToLower(c.Properties.Subnet.ID.Name())
+			session.Address = c.Properties.PrivateIPAddress
+		}
+	}
+	return nil
 }
 
 // usedAddresses are the addresses of network interfaces, by the key of their subnet.

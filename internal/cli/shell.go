@@ -24,16 +24,16 @@ import (
 )
 
 func (g *globals) shell() *cobra.Command {
-	var cluster, vnet, root string
+	var cluster, vnet, nic, root string
 	var login bool
 	c := &cobra.Command{
-		Use:     "shell [--login] [--root DIR] [--cluster RG/NAME | --vnet ID] [-- CMD…]",
+		Use:     "shell [--login] [--root DIR] [--cluster RG/NAME | --vnet ID | --nic ID] [-- CMD…]",
 		Short:   "Run a command on a workstation, or on a jump box inside a VNet",
 		Long:    shellHelp,
 		Example: "  cloister shell --login -- az group list\n  cloister shell --cluster demo/demo -- kubectl get pods -A",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if cluster != "" && vnet != "" {
-				return errors.New("--cluster and --vnet exclude each other")
+			if cluster != "" && vnet != "" || nic != "" && cluster+vnet != "" {
+				return errors.New("--cluster, --vnet and --nic exclude each other")
 			}
 			if root != "" {
 				var err error
@@ -41,17 +41,18 @@ func (g *globals) shell() *cobra.Command {
 					return err
 				}
 			}
-			return g.runShell(cmd.Context(), shellOptions{cluster: cluster, vnet: vnet, root: root, login: login}, args)
+			return g.runShell(cmd.Context(), shellOptions{cluster: cluster, vnet: vnet, nic: nic, root: root, login: login}, args)
 		},
 	}
 	c.Flags().BoolVar(&login, "login", false, "set AZURE_… and ARM_… to the local administrator's, and log az in")
 	c.Flags().StringVar(&root, "root", "", "use the programs of another root file system, which is not written to; /tmp and your home stay")
 	c.Flags().StringVar(&cluster, "cluster", "", "jump box in the VNet of a cluster, RESOURCE-GROUP/NAME or resource ID; kubectl is set up")
 	c.Flags().StringVar(&vnet, "vnet", "", "jump box in a virtual network, by resource ID")
+	c.Flags().StringVar(&nic, "nic", "", "jump box behind a network interface, by resource ID: its addresses, security group and ways out")
 	return c
 }
 
-const shellHelp = `Runs a command, or your shell, in network and mount namespaces of its own. Without --cluster and --vnet it is a
+const shellHelp = `Runs a command, or your shell, in network and mount namespaces of its own. Without --cluster, --vnet and --nic it is a
 workstation to which the public Azure names are Cloister's, and from which nothing else can be reached. With
 one of them it is a jump box with an address in that VNet, where private names resolve and a private cluster
 answers; it has no managed identity.
@@ -61,13 +62,14 @@ Your directory, programs and (by sudo) user are your own. az has a directory of 
 place; what is written to ~/.ssh then is gone afterwards.`
 
 type shellOptions struct {
-	cluster, vnet string
-	root          string
-	login         bool
+	cluster, vnet, nic string
+	root               string
+	login              bool
 }
 
 func (g *globals) runShell(ctx context.Context, o shellOptions, args []string) error {
 	cluster, vnet := o.cluster, o.vnet
+	workstation := cluster == "" && vnet == "" && o.nic == ""
 	c, _, err := g.connect()
 	if err != nil {
 		return err
@@ -80,7 +82,7 @@ func (g *globals) runShell(ctx context.Context, o shellOptions, args []string) e
 	if err != nil {
 		return err
 	}
-	request := adminapi.SessionRequest{Network: vnet, Login: o.login}
+	request := adminapi.SessionRequest{Network: vnet, Interface: o.nic, Login: o.login}
 	if cluster != "" {
 		if request.Cluster, err = clusterID(cluster, token.SubscriptionID); err != nil {
 			return err
@@ -109,11 +111,11 @@ func (g *globals) runShell(ctx context.Context, o shellOptions, args []string) e
 	if err != nil {
 		return err
 	}
-	spec := SessionSpec{Account: account, Root: o.root, Azure: filepath.Join(desk, "azure"), Login: s.Login != nil && cluster == "" && vnet == ""}
+	spec := SessionSpec{Account: account, Root: o.root, Azure: filepath.Join(desk, "azure"), Login: s.Login != nil && workstation}
 	if err := writeSession(dir, s, &spec); err != nil {
 		return err
 	}
-	if cluster == "" && vnet == "" {
+	if workstation {
 		end, err := lendSSHKey(dir, desk, account)
 		defer end()
 		if err != nil {

@@ -86,7 +86,7 @@ var rules = []rule{
 // placement says where a third-party module may be imported by production code.
 var placement = map[string][]string{
 	"github.com/vishvananda/netlink":          {"internal/engine/fabric/**"},
-	"github.com/google/nftables":              {"internal/engine/fabric/**"},
+	"github.com/google/nftables":              {"internal/engine/fabric/**", "test/e2e/reach"},
 	"github.com/mdlayher/netlink":             {"internal/engine/fabric/**"},
 	"github.com/Azure/azure-sdk-for-go":       {"test/**"},
 	"github.com/distribution/distribution/v3": {"internal/engine/registry/**"},

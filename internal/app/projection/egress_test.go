@@ -122,3 +122,27 @@ func TestPeers(t *testing.T) {
 		}
 	}
 }
+
+// A jump box behind a network interface is what the interface's document says; one behind what is a machine's, or
+// behind what another is behind already, is nowhere.
+func TestSessionBehindAnInterface(t *testing.T) {
+	subnet, nic := net+"virtualNetworks/hub/subnets/fw", net+"networkInterfaces/fw"
+	docs := waysOut().with(vnet("hub", "10.9.0.0/16"), subnetOf("hub", "fw", "10.9.0.0/24", ""), publicIP("fw", "198.19.128.9"),
+		set{nic: `{"location":"eastus","properties":{"enableIPForwarding":true,"ipConfigurations":[{"name":"c","properties":{"privateIPAddress":"10.9.0.4","primary":true,"subnet":{"id":"` + subnet + `"},"publicIPAddress":{"id":"` + net + `publicIPAddresses/fw"}}}]}}`})
+	in := docs.input()
+	for i, id := range []string{nic, nic, net + "networkInterfaces/node0", net + "networkInterfaces/gone"} {
+		in.Sessions = append(in.Sessions, Session{Name: fmt.Sprintf("jump-%d", i), Network: resourceid.MustParse(net + "virtualNetworks/hub"), Subnet: "fw",
+			Address: netip.MustParseAddr("10.9.0.4"), Interface: resourceid.MustParse(id)})
+	}
+	var jumps []fabric.NIC
+	for _, n := range project(t, in).Fabric.Networks {
+		for _, nic := range n.NICs {
+			if nic.Guest.UIDCount == 0 {
+				jumps = append(jumps, nic)
+			}
+		}
+	}
+	if len(jumps) != 1 || jumps[0].Guest.Name != "jump-0" || !jumps[0].Forwarding || fmt.Sprint(jumps[0].Public) != "[{10.9.0.4 198.19.128.9}]" {
+		t.Errorf("%+v", jumps)
+	}
+}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cloister-dev/cloister/internal/app/vnetservices"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/engine/fabric"
 	"github.com/cloister-dev/cloister/internal/engine/registry"
 	"github.com/cloister-dev/cloister/internal/provider/network/networksecuritygroups/securityrules"
@@ -154,48 +155,12 @@ func (b *builder) interfaces() error {
 		if !ok {
 			continue
 		}
-		doc, err := decode[networkInterface](r)
+		nic, n, all, err := b.networkInterface(r, fabric.Guest{Name: "node-" + own.machine.ID, UIDBase: own.machine.UIDBase, UIDCount: uidCount})
 		if err != nil {
 			return err
 		}
-		nic := fabric.NIC{
-			ID: shortHash(r.ID.Key()), Interface: "eth0",
-			Guest:      fabric.Guest{Name: "node-" + own.machine.ID, UIDBase: own.machine.UIDBase, UIDCount: uidCount},
-			Forwarding: doc.Properties.EnableIPForwarding,
-		}
-		var n *fabric.Network
-		var all []netip.Addr
-		for i, c := range doc.Properties.IPConfigurations {
-			if c.Properties.Subnet == nil {
-				continue
-			}
-			a, err := parseAddr(c.Properties.PrivateIPAddress, r.ID)
-			if err != nil {
-				return err
-			}
-			all = append(all, a)
-			in, _ := b.network(c.Properties.Subnet.ID)
-			if in == nil {
-				continue
-			}
-			if err := b.waysOut(&nic, in, a, c.Properties.PublicIPAddress, c.Properties.Pools); err != nil {
-				return err
-			}
-			if primary := c.Properties.Primary; primary != nil && *primary || i == 0 && !nic.Address.IsValid() {
-				if nic.Address.IsValid() {
-					nic.Secondary = append(nic.Secondary, nic.Address)
-				}
-				nic.Address = a
-				n, nic.Subnet = b.network(c.Properties.Subnet.ID)
-				continue
-			}
-			nic.Secondary = append(nic.Secondary, a)
-		}
 		if n == nil {
 			continue
-		}
-		if nic.Rules, err = b.rules(doc.Properties.NetworkSecurityGroup, n); err != nil {
-			return err
 		}
 		n.NICs = append(n.NICs, nic)
 		guest, err := b.guest(own, all, n, nic.Subnet)
@@ -206,6 +171,45 @@ func (b *builder) interfaces() error {
 		services.Guests = append(services.Guests, guest)
 	}
 	return nil
+}
+
+// networkInterface is the document's interface with that guest behind it, its network, nil when there is none, and
+// its addresses in the document's order.
+func (b *builder) networkInterface(r resourcestore.Resource, guest fabric.Guest) (nic fabric.NIC, n *fabric.Network, all []netip.Addr, err error) {
+	doc, err := decode[networkInterface](r)
+	if err != nil {
+		return nic, nil, nil, err
+	}
+	nic = fabric.NIC{ID: shortHash(r.ID.Key()), Interface: "eth0", Guest: guest, Forwarding: doc.Properties.EnableIPForwarding}
+	for i, c := range doc.Properties.IPConfigurations {
+		if c.Properties.Subnet == nil {
+			continue
+		}
+		a, err := parseAddr(c.Properties.PrivateIPAddress, r.ID)
+		if err != nil {
+			return nic, nil, nil, err
+		}
+		all = append(all, a)
+		in, subnet := b.network(c.Properties.Subnet.ID)
+		if in == nil {
+			continue
+		}
+		if err := b.waysOut(&nic, in, a, c.Properties.PublicIPAddress, c.Properties.Pools); err != nil {
+			return nic, nil, nil, err
+		}
+		if primary := c.Properties.Primary; primary != nil && *primary || i == 0 && !nic.Address.IsValid() {
+			if nic.Address.IsValid() {
+				nic.Secondary = append(nic.Secondary, nic.Address)
+			}
+			nic.Address, n, nic.Subnet = a, in, subnet
+			continue
+		}
+		nic.Secondary = append(nic.Secondary, a)
+	}
+	if n != nil {
+		nic.Rules, err = b.rules(doc.Properties.NetworkSecurityGroup, n)
+	}
+	return nic, n, all, err
 }
 
 func (b *builder) serviceNetwork(n *fabric.Network) *vnetservices.Network {
@@ -327,6 +331,12 @@ func (b *builder) sessions() error {
 			b.out.Fabric.Workstations = append(b.out.Fabric.Workstations, fabric.Workstation{Name: s.Name, Address: s.Address})
 			continue
 		}
+		if !s.Interface.IsZero() {
+			if err := b.sessionAt(s); err != nil {
+				return err
+			}
+			continue
+		}
 		n := b.networks[s.Network.Key()]
 		if n == nil || !slices.ContainsFunc(n.Subnets, func(sub fabric.Subnet) bool { return sub.Name == s.Subnet && sub.Prefix.Contains(s.Address) }) {
 			continue
@@ -336,6 +346,20 @@ func (b *builder) sessions() error {
 		}
 		n.NICs = append(n.NICs, fabric.NIC{ID: shortHash(s.Name), Subnet: s.Subnet, Address: s.Address, Interface: "eth0", Guest: fabric.Guest{Name: s.Name}})
 	}
+	return nil
+}
+
+// sessionAt puts a jump box behind the network interface that it was made for, while that is nobody else's.
+func (b *builder) sessionAt(s Session) error {
+	r, there := b.docs.byKey[s.Interface.Key()]
+	if _, machine := b.machines[s.Interface.Key()]; !there || machine {
+		return nil
+	}
+	nic, n, all, err := b.networkInterface(r, fabric.Guest{Name: s.Name})
+	if err != nil || n == nil || slices.ContainsFunc(all, func(a netip.Addr) bool { return taken(n, a) }) {
+		return err
+	}
+	n.NICs = append(n.NICs, nic)
 	return nil
 }
 

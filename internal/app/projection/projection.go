@@ -64,6 +64,8 @@ type Session struct {
 	Network resourceid.ID // the virtual network of a jump box; zero for a workstation
 	Address netip.Addr
 	Subnet  string
+	// Interface is a network interface that the jump box is to be behind, with what its document says; zero for one of its own.
+	Interface resourceid.ID
 }
 
 // State is the whole desired state.

@@ -68,11 +68,13 @@ type Token struct {
 	TenantID       string `json:"tenant"`
 }
 
-// SessionRequest is POST /cloister/v1/sessions. At most one of Cluster and Network is set; neither is a workstation.
+// SessionRequest is POST /cloister/v1/sessions. At most one of Cluster, Network and Interface is set; none is a workstation.
 type SessionRequest struct {
 	Cluster string `json:"cluster,omitempty"` // resource ID
 	Network string `json:"network,omitempty"` // resource ID of a virtual network
-	Login   bool   `json:"login,omitempty"`   // Session.Login is wanted
+	// Interface is the resource ID of a network interface that nothing is behind.
+	Interface string `json:"interface,omitempty"`
+	Login     bool   `json:"login,omitempty"` // Session.Login is wanted
 }
 
 // Session is the first line of the answer to a SessionRequest. The session lasts as long as the

@@ -6,6 +6,10 @@
 //	reach tcp/198.18.0.10:443 udp/198.18.0.53 icmp/198.18.0.10 tcp/[2001:db8::10]:443 name/mcr.microsoft.com:443
 //
 // udp asks a DNS question; name looks the host up by the system's resolver and then connects.
+//
+//	reach appliance FILE
+//
+// is the other side of a route: it forwards and translates, until there is such a file.
 package main
 
 import (
@@ -27,6 +31,13 @@ import (
 const patience = 3 * time.Second
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "appliance" {
+		if err := appliance(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	results := make([]string, len(os.Args)-1)
 	var wg sync.WaitGroup
 	for i, target := range os.Args[1:] {
