@@ -39,8 +39,11 @@ type machine struct {
 	denied   map[string]bool // role actions that no identity of a cluster may do
 	// completed counts how often a control plane was completed.
 	completed int
-	stopped   []string // control planes
-	inSteps   bool     // clusters are isolated in steps only
+	stopped   map[string]bool                    // control planes that are
+	stuck     string                             // end of the name of a node whose pods do not go
+	most      int                                // the largest number of nodes there were at a drain
+	changes   map[string]controlplane.NodeChange // the last of each node
+	inSteps   bool                               // clusters are isolated in steps only
 }
 
 type fakeNode struct {
@@ -54,6 +57,7 @@ func newMachine() *machine {
 		effect:   func(do func() error) error { return do() },
 		commands: &commands{results: map[string]runcommand.Result{}},
 		planes:   map[string]managedclusters.Cluster{}, nodes: map[string]*fakeNode{},
+		stopped: map[string]bool{}, changes: map[string]controlplane.NodeChange{},
 	}
 }
 
@@ -72,13 +76,16 @@ func (m *machine) do(change func()) error {
 }
 
 func (m *machine) Start(_ context.Context, c managedclusters.Cluster) error {
-	return m.do(func() { m.planes[c.ID] = c })
+	return m.do(func() {
+		m.planes[c.ID] = c
+		delete(m.stopped, c.ID)
+	})
 }
 
 func (m *machine) plane(id string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, ok := m.planes[id]; !ok {
+	if _, ok := m.planes[id]; !ok || m.stopped[id] {
 		return fmt.Errorf("there is no control plane %s", id)
 	}
 	return nil
@@ -109,18 +116,29 @@ func (m *machine) NodesReady(_ context.Context, id string, names []string) error
 	defer m.mu.Unlock()
 	for _, n := range names {
 		if !slices.Contains(m.joined, n) {
-			m.joined = append(m.joined, n)
+			return fmt.Errorf("node %s has not registered", n)
 		}
 	}
 	return nil
 }
 
-func (m *machine) ChangeNode(_ context.Context, _, _ string, _ controlplane.NodeChange) error {
-	return nil
+func (m *machine) ChangeNode(_ context.Context, _, name string, change controlplane.NodeChange) error {
+	return m.do(func() { m.changes[name] = change })
 }
 
-func (m *machine) Drain(_ context.Context, _, name string, _ time.Duration) error {
-	return m.do(func() { m.drained = append(m.drained, name) })
+func (m *machine) Drain(_ context.Context, _, name string, timeout time.Duration) error {
+	m.mu.Lock()
+	stuck := m.stuck
+	m.mu.Unlock()
+	if stuck != "" && strings.HasSuffix(name, stuck) {
+		return fmt.Errorf("after %s: %w", timeout, &controlplane.UndrainableError{Node: name, Namespace: "shop", Pod: "web", Refused: "no", Budgets: []string{"web"}})
+	}
+	return m.do(func() {
+		if slices.Contains(m.joined, name) {
+			m.drained = append(m.drained, name)
+		}
+		m.most = max(m.most, len(m.joined))
+	})
 }
 
 func (m *machine) DeleteNode(_ context.Context, _, name string) error {
@@ -128,14 +146,15 @@ func (m *machine) DeleteNode(_ context.Context, _, name string) error {
 }
 
 func (m *machine) Stop(_ context.Context, id string) error {
-	return m.do(func() { m.stopped = append(m.stopped, id) })
+	return m.do(func() { m.stopped[id] = true })
 }
 
-// Set is node.Engine's: a node that has failed tries again when it is asked to by another attempt.
+// Set is node.Engine's: a node that has failed tries again when it is asked to by another attempt, and begins anew
+// with another image. It registers once, when it is provisioned.
 func (m *machine) Set(_ context.Context, c node.Config) error {
 	return m.do(func() {
 		n, ok := m.nodes[c.ID]
-		if !ok || n.exit != bootstrap.Success && n.Attempt != c.Attempt {
+		if !ok || n.Image != c.Image || n.exit != bootstrap.Success && n.Attempt != c.Attempt {
 			runs := 1
 			if ok {
 				runs = n.runs + 1
@@ -145,6 +164,9 @@ func (m *machine) Set(_ context.Context, c node.Config) error {
 				exit = bootstrap.OrasPullNetworkTimeout
 			}
 			m.nodes[c.ID] = &fakeNode{Config: c, exit: exit, runs: runs}
+			if exit == bootstrap.Success && !slices.Contains(m.joined, c.Name) {
+				m.joined = append(m.joined, c.Name)
+			}
 		}
 	})
 }

@@ -56,15 +56,9 @@ func TestOutboundBlock(t *testing.T) {
 // reimage has every node of the pool take over what the cluster says now, as a reimage does in the end.
 func reimage(t *testing.T, h *resourcetypetest.Harness, id resourceid.ID, pool string) {
 	t.Helper()
-	var c managedclusters.Model
-	h.Stored(id, &c)
-	var p agentpools.Model
-	h.Stored(id.Child("agentPools", pool), &p)
-	p.Memory.Model.RegistryServer = c.Memory.RegistryServer
-	for i := range p.Memory.Machines {
-		p.Memory.Machines[i].NodeModel = *p.Memory.Model
+	if _, err := h.Post(id.Child("agentPools", pool), "upgradeNodeImageVersion", nil); err != nil {
+		t.Fatal(err)
 	}
-	h.Seed(id.Child("agentPools", pool), p)
 }
 
 // servers are the registry servers of the pool's model and of its machines.

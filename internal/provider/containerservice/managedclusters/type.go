@@ -75,7 +75,9 @@ type Deps struct {
 	// Versions are the Kubernetes versions there are, oldest first; DefaultVersion is what a create that names none gets.
 	Versions       []string
 	DefaultVersion string
-	TenantID       string
+	// NodeImageVersion names the newest node image.
+	NodeImageVersion string
+	TenantID         string
 	// InSteps tells whether a cluster is isolated in steps only, as on Azure since 2026, and not by one update of
 	// its artifact source and its outbound type.
 	InSteps func() (bool, error)

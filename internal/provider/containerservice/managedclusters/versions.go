@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 )
@@ -18,12 +19,16 @@ import (
 //
 // https://learn.microsoft.com/rest/api/aks/managed-clusters/list-kubernetes-versions
 // https://learn.microsoft.com/rest/api/aks/managed-clusters/get-upgrade-profile
+// https://learn.microsoft.com/rest/api/aks/agent-pools/get-upgrade-profile
+// https://learn.microsoft.com/rest/api/aks/agent-pools/get-available-agent-pool-versions
 func Endpoints(d Deps) []resourcetype.Definition {
 	t := service{Deps: d}
 	return []resourcetype.Definition{
 		resourcetype.DefineEndpoint(resourcetype.Endpoint{Name: "Microsoft.ContainerService/locations/kubernetesVersions", Get: t.kubernetesVersions}),
 		resourcetype.DefineEndpoint(resourcetype.Endpoint{Name: Name + "/upgradeProfiles", Get: t.upgradeProfile}),
 		resourcetype.DefineEndpoint(resourcetype.Endpoint{Name: Name + "/commandResults", Get: t.commandResult}),
+		resourcetype.DefineEndpoint(resourcetype.Endpoint{Name: Name + "/availableAgentPoolVersions", Get: t.poolVersions}),
+		resourcetype.DefineEndpoint(resourcetype.Endpoint{Name: poolType + "/upgradeProfiles", Get: t.poolUpgradeProfile}),
 	}
 }
 
@@ -72,19 +77,12 @@ func (t service) upgradeProfile(ctx context.Context, r *resourcetype.EndpointReq
 	if len(r.Names) != 2 || !strings.EqualFold(r.Names[1], "default") {
 		return nil, armerror.New(armerror.NotFound, "A managed cluster has the upgrade profile 'default' only.")
 	}
-	id := r.Scope.Resource(Name, r.Names[0])
-	var m Model
-	if err := r.Documents.Get(ctx, id, &m); errors.Is(err, resourcestore.ErrNotFound) {
-		return nil, armerror.New(armerror.ResourceNotFound, "The Resource '%s/%s' under resource group '%s' was not found. For more details please go to https://aka.ms/ARMResourceNotFoundFix", Name, id.Name(), id.ResourceGroup())
-	} else if err != nil {
-		return nil, fmt.Errorf("read %s: %w", id, err)
+	id, m, err := t.clusterOf(ctx, r)
+	if err != nil {
+		return nil, err
 	}
 	profile := func(name, version string) object {
-		list := []object{}
-		for _, v := range t.upgrades(version) {
-			list = append(list, object{"kubernetesVersion": v})
-		}
-		return object{"name": name, "kubernetesVersion": version, "osType": "Linux", "upgrades": list}
+		return object{"name": name, "kubernetesVersion": version, "osType": "Linux", "upgrades": versionList(t.upgrades(version))}
 	}
 	pools, err := r.Documents.List(ctx, id, poolType)
 	if err != nil {
@@ -105,5 +103,84 @@ func (t service) upgradeProfile(ctx context.Context, r *resourcetype.EndpointReq
 	return object{
 		"id": id.String() + "/upgradeprofiles/default", "name": "default", "type": Name + "/upgradeprofiles",
 		"properties": object{"controlPlaneProfile": profile(id.Name(), m.Properties.CurrentKubernetesVersion), "agentPoolProfiles": profiles},
+	}, nil
+}
+
+// clusterOf reads the cluster that an endpoint's path names first.
+func (t service) clusterOf(ctx context.Context, r *resourcetype.EndpointRequest) (resourceid.ID, Model, error) {
+	id := r.Scope.Resource(Name, r.Names[0])
+	var m Model
+	err := r.Documents.Get(ctx, id, &m)
+	if errors.Is(err, resourcestore.ErrNotFound) {
+		return id, m, armerror.New(armerror.ResourceNotFound, "The Resource '%s/%s' under resource group '%s' was not found. For more details please go to https://aka.ms/ARMResourceNotFoundFix", Name, id.Name(), id.ResourceGroup())
+	}
+	if err != nil {
+		return id, m, fmt.Errorf("read %s: %w", id, err)
+	}
+	return id, m, nil
+}
+
+func versionList(versions []string) []object {
+	list := []object{}
+	for _, v := range versions {
+		list = append(list, object{"kubernetesVersion": v})
+	}
+	return list
+}
+
+// poolVersions are those that a pool of the cluster may have: none newer than the control plane, none more than three
+// minor versions older.
+func (t service) poolVersions(ctx context.Context, r *resourcetype.EndpointRequest) (any, error) {
+	if len(r.Names) < 1 {
+		return nil, armerror.New(armerror.NotFound, "The path names no managed cluster.")
+	}
+	id, m, err := t.clusterOf(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	list := []object{}
+	for i, v := range t.Versions {
+		if i > slices.Index(t.Versions, m.Properties.CurrentKubernetesVersion) {
+			break
+		}
+		o := object{"version": v}
+		if v == m.Properties.CurrentKubernetesVersion {
+			o["default"] = true
+		}
+		list = append(list, o)
+	}
+	return object{
+		"id": id.String() + "/availableagentpoolversions", "name": "default", "type": Name + "/availableAgentpoolVersions",
+		"properties": object{"agentPoolVersions": list},
+	}, nil
+}
+
+// poolUpgradeProfile is what one pool can be upgraded to: what its control plane runs already.
+func (t service) poolUpgradeProfile(ctx context.Context, r *resourcetype.EndpointRequest) (any, error) {
+	if len(r.Names) != 3 || !strings.EqualFold(r.Names[2], "default") {
+		return nil, armerror.New(armerror.NotFound, "An agent pool has the upgrade profile 'default' only.")
+	}
+	id, m, err := t.clusterOf(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	pool := id.Child("agentPools", r.Names[1])
+	var doc struct {
+		Properties struct {
+			CurrentOrchestratorVersion string `json:"currentOrchestratorVersion"`
+			OSType                     string `json:"osType"`
+		} `json:"properties"`
+	}
+	if err := r.Documents.Get(ctx, pool, &doc); errors.Is(err, resourcestore.ErrNotFound) {
+		return nil, armerror.New(armerror.ResourceNotFound, "The Resource '%s/%s/agentPools/%s' under resource group '%s' was not found. For more details please go to https://aka.ms/ARMResourceNotFoundFix", Name, id.Name(), pool.Name(), id.ResourceGroup())
+	} else if err != nil {
+		return nil, fmt.Errorf("read %s: %w", pool, err)
+	}
+	have := doc.Properties.CurrentOrchestratorVersion
+	plane := slices.Index(t.Versions, m.Properties.CurrentKubernetesVersion)
+	possible := slices.DeleteFunc(t.upgrades(have), func(v string) bool { return slices.Index(t.Versions, v) > plane })
+	return object{
+		"id": pool.String() + "/upgradeProfiles/default", "name": "default", "type": poolType + "/upgradeProfiles",
+		"properties": object{"kubernetesVersion": have, "osType": doc.Properties.OSType, "upgrades": versionList(possible), "latestNodeImageVersion": t.NodeImageVersion},
 	}, nil
 }
