@@ -159,7 +159,7 @@ func (c *copying) blob(ctx context.Context, d digest.Digest) error {
 	c.s.storage.finishing.RLock()
 	defer c.s.storage.finishing.RUnlock()
 	// A sweep may have come in between.
-	if _, present, err := c.source.registry.store.blobSize(ctx, c.source.repository, d); err != nil || !present {
+	if _, present, err := c.source.registry.store.blob(ctx, c.source.repository, d); err != nil || !present {
 		return errors.Join(err, fmt.Errorf("blob %s: %w", d, errNotUpstream))
 	}
 	return to.store.linkBlob(ctx, to.repository, d)

@@ -23,6 +23,10 @@ const signedLifetime = 10 * time.Minute
 
 // serveManifest answers from storage, after fetching what a cache rule says is upstream's.
 func (s *Server) serveManifest(w http.ResponseWriter, r *http.Request, c call) {
+	if _, err := digest.Parse(c.reference); err != nil && !isTag(c.reference) {
+		failWith(w, errcode.ErrorCodeDigestInvalid.WithDetail(c.reference))
+		return
+	}
 	err := s.ensureManifest(r.Context(), c)
 	switch {
 	case err == nil:
@@ -99,14 +103,15 @@ func (s *Server) serveBlob(w http.ResponseWriter, r *http.Request, c call) {
 // found is where a blob is: in storage, or on its way.
 type found struct {
 	size   int64
-	flight *flight // nil: in storage
+	stored digest.Digest // what it is stored by; of a blob in storage
+	flight *flight       // nil: in storage
 }
 
 // findBlob looks in storage, then upstream where a cache rule says so.
 func (s *Server) findBlob(ctx context.Context, c call) (found, error) {
-	size, ok, err := c.registry.store.blobSize(ctx, c.repository, c.digest)
+	blob, ok, err := c.registry.store.blob(ctx, c.repository, c.digest)
 	if ok || err != nil {
-		return found{size: size}, err
+		return found{size: blob.Size, stored: blob.Digest}, err
 	}
 	from, covered := match(c.registry.rules, c.repository)
 	if !covered {
@@ -117,13 +122,13 @@ func (s *Server) findBlob(ctx context.Context, c call) (found, error) {
 		return found{}, fmt.Errorf("cache rule %s: %w", from.rule, err)
 	}
 	if f != nil {
-		return found{size: f.size, flight: f}, nil
+		return found{size: f.size, stored: c.digest, flight: f}, nil
 	}
-	size, ok, err = c.registry.store.blobSize(ctx, c.repository, c.digest)
+	blob, ok, err = c.registry.store.blob(ctx, c.repository, c.digest)
 	if err == nil && !ok {
 		err = errNotUpstream
 	}
-	return found{size: size}, err
+	return found{size: blob.Size, stored: blob.Digest}, err
 }
 
 func (s *Server) failBlob(w http.ResponseWriter, c call, err error) {
@@ -157,7 +162,7 @@ func (s *Server) sendBlob(w http.ResponseWriter, r *http.Request, c call, b foun
 			return
 		}
 	}
-	content, err := os.Open(s.storage.blobPath(c.digest))
+	content, err := os.Open(s.storage.blobPath(b.stored))
 	if err != nil {
 		s.failBlob(w, c, err)
 		return

@@ -3,9 +3,11 @@ package registry
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"os"
@@ -146,6 +148,54 @@ func TestChunkedUpload(t *testing.T) {
 	if response := do("HEAD", "https://a.azurecr.io/v2/app/blobs/"+digest, nil, nil, 200); response.ContentLength != int64(len(content)) {
 		t.Errorf("the blob has %d bytes, want %d", response.ContentLength, len(content))
 	}
+}
+
+// What the conformance suite of the distribution spec asks beside: another digest algorithm, layers that are
+// elsewhere, references that are none.
+func TestUnusualContent(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	header := e.bearer(t, "a.azurecr.io", pusher, "repository:app:pull,push")
+	do := func(method, address, kind string, body []byte, want int) *http.Response {
+		t.Helper()
+		request, _ := http.NewRequestWithContext(t.Context(), method, address, bytes.NewReader(body))
+		request.Header = header.Clone()
+		request.Header.Set("Content-Type", kind)
+		request.Header.Set("Accept", kind)
+		response, err := e.private().RoundTrip(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if text, _ := io.ReadAll(response.Body); response.StatusCode != want {
+			t.Fatalf("%s %s: %d %s, want %d", method, address, response.StatusCode, text, want)
+		}
+		return response
+	}
+	put := func(content []byte, sum string) {
+		t.Helper()
+		at, err := do("POST", "https://a.azurecr.io/v2/app/blobs/uploads/", "", nil, 202).Location()
+		if err != nil {
+			t.Fatal(err)
+		}
+		do("PUT", at.String()+"&digest="+sum, "application/octet-stream", content, 201)
+	}
+	content := []byte("known by its sha512")
+	long := fmt.Sprintf("sha512:%x", sha512.Sum512(content))
+	put(content, long)
+	at := do("GET", "https://a.azurecr.io/v2/app/blobs/"+long, "", nil, 307).Header.Get("Location")
+	if response, body := get(t, e.private(), "GET", at, nil); response.StatusCode != 200 || !bytes.Equal(body, content) || response.Header.Get("Docker-Content-Digest") != long {
+		t.Errorf("%d %q %v", response.StatusCode, body, response.Header)
+	}
+	config := []byte("{}")
+	sum := fmt.Sprintf("sha256:%x", sha256.Sum256(config))
+	put(config, sum)
+	const kind = "application/vnd.oci.image.manifest.v1+json"
+	do("PUT", "https://a.azurecr.io/v2/app/manifests/windows", kind, []byte(`{"schemaVersion":2,"mediaType":"`+kind+`","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"`+sum+`","size":2},
+		"layers":[{"mediaType":"application/vnd.oci.image.layer.nondistributable.v1.tar+gzip","digest":"sha256:`+strings.Repeat("ab", 32)+`","size":99,"urls":["https://mcr.microsoft.com/layer"]}]}`), 201)
+	do("GET", "https://a.azurecr.io/v2/app/manifests/windows", kind, nil, 200)
+	do("GET", "https://a.azurecr.io/v2/app/manifests/sha256:00", "", nil, 400)
+	do("GET", "https://a.azurecr.io/v2/app/manifests/sha256:"+strings.Repeat("z", 64), "", nil, 400)
 }
 
 func TestMount(t *testing.T) {

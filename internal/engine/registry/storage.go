@@ -130,6 +130,8 @@ func (s *storage) open(key, id, secret string) (store *registryStore, err error)
 		"maintenance": {"uploadpurging": map[any]any{"enabled": false}},
 	}}
 	config.HTTP.Secret = secret
+	// Layers of Windows images are at Microsoft's: without this none could be pushed.
+	config.Validation.Manifests.URLs.Allow = []string{"^https?://"}
 	config.HTTP.RelativeURLs = true
 	config.Catalog.MaxEntries = maxPage
 	// NewApp panics where it finds fault.
@@ -248,17 +250,18 @@ func (r *registryStore) putManifest(ctx context.Context, repository, tag, mediaT
 	return r.retag(ctx, repository, tag, descriptor)
 }
 
-// blobSize returns the size of a blob that the repository links, or false.
-func (r *registryStore) blobSize(ctx context.Context, repository string, d digest.Digest) (int64, bool, error) {
+// blob describes a blob that the repository links, or returns false. The digest in the answer is what it is stored by,
+// which differs where a client knows it by another algorithm.
+func (r *registryStore) blob(ctx context.Context, repository string, d digest.Digest) (distribution.Descriptor, bool, error) {
 	repo, err := r.repository(ctx, repository)
 	if err != nil {
-		return 0, false, err
+		return distribution.Descriptor{}, false, err
 	}
 	descriptor, err := repo.Blobs(ctx).Stat(ctx, d)
 	if errors.Is(err, distribution.ErrBlobUnknown) {
-		return 0, false, nil
+		return distribution.Descriptor{}, false, nil
 	}
-	return descriptor.Size, err == nil, err
+	return descriptor, err == nil, err
 }
 
 // linkBlob lets the repository have a stored blob. The path is distribution's layerLinkPathSpec.
