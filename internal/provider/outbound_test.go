@@ -7,7 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cloister-dev/cloister/internal/arm/reconcile/reconciletest"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/arm/resourcemanager"
+	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype/resourcetypetest"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/agentpools"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/managedclusters"
@@ -395,5 +398,67 @@ func TestConvert(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("the registry stays though no node is configured with it")
 		}
+	}
+}
+
+// A conversion can die at any line, forth and back, and the next process ends it: the way out is what the type says,
+// and nothing is left of the other one.
+func TestConvertCrashesEverywhere(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		from, to func(*testing.T) map[string]any
+		left     []string
+	}{
+		"isolated": {
+			func(t *testing.T) map[string]any { return direct(t, map[string]any{"pool.count": 1}) }, single,
+			[]string{"/loadBalancers/", "/publicIPAddresses/"},
+		},
+		"opened": {
+			single, func(t *testing.T) map[string]any {
+				return direct(t, map[string]any{"pool.count": 1, network + "outboundType": "managedNATGateway"})
+			},
+			[]string{"/loadBalancers/"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reconciletest.CrashEverywhere(t, func(t *testing.T) reconciletest.Scenario {
+				m := newMachine()
+				var id resourceid.ID
+				return reconciletest.Scenario{
+					Definitions: func(p *reconciletest.Process) []resourcetype.Definition {
+						m.effect = p.Effect
+						return aks(m)
+					},
+					Setup: func(h *resourcetypetest.Harness) {
+						id = h.ID(managedclusters.Name, "demo")
+						h.Put(id, c.from(t))
+					},
+					Act: func(h *resourcetypetest.Harness) (resourcemanager.Answer, error) {
+						return h.Do(http.MethodPut, id, "", c.to(t))
+					},
+					Check: func(t *testing.T, h *resourcetypetest.Harness) {
+						if d := h.Get(id); d.State() != "Succeeded" {
+							t.Errorf("the cluster is %s", d.State())
+						}
+						for _, text := range c.left {
+							if left := with(h, text); len(left) > 0 {
+								t.Errorf("left: %v", left)
+							}
+						}
+						var stored managedclusters.Model
+						h.Stored(id, &stored)
+						if n := len(with(h, "/publicIPAddresses/")); n != len(stored.Memory.OutboundIPs) {
+							t.Errorf("%d public addresses, and %v written down", n, stored.Memory.OutboundIPs)
+						}
+						for _, n := range m.nodes {
+							if n.runs != 1 {
+								t.Errorf("node %s was provisioned %d times", n.Name, n.runs)
+							}
+						}
+					},
+				}
+			})
+		})
 	}
 }
