@@ -298,6 +298,12 @@ func (m *Manager) Resources(ctx context.Context, c Collection) (Page, error) {
 				brief[k] = v
 			}
 		}
+		// A list of all types names what lies in another resource with that one's name: zone/link.
+		if names := r.ID.Names(); len(names) > 1 {
+			if brief["name"], err = json.Marshal(strings.Join(names, "/")); err != nil {
+				return Page{}, err
+			}
+		}
 		if err := expand(brief, r); err != nil {
 			return Page{}, err
 		}
