@@ -130,6 +130,27 @@ func TestRegistryChange(t *testing.T) {
 	}
 }
 
+// Az leaves the ID out when it is not said: that means the managed registry, which a network with a zone of the user's
+// for registries cannot have. AKS says why, and the ID again mends it.
+func TestRegistryLeftOut(t *testing.T) {
+	h, _, id := newAKS(t)
+	p := build(h)
+	body := map[string]any{"pool.vnetSubnetID": p.aks.String(), "properties.bootstrapProfile.containerRegistryId": p.registry.String()}
+	h.Put(id, changed(t, create, body))
+	_, err := h.TryPut(id, changed(t, create, map[string]any{"pool.vnetSubnetID": p.aks.String()}))
+	if e := resourcetypetest.WantError(t, err, "CreateOrUpdateVirtualNetworkLinkFailed"); !strings.Contains(e.Message, "Reconcile private dns failed") || !strings.Contains(e.Message, "overlapping namespaces") {
+		t.Errorf("message %s", e.Message)
+	}
+	if d := h.Put(id, changed(t, create, body)); d.State() != "Succeeded" || !strings.EqualFold(d.String("properties.bootstrapProfile.containerRegistryId"), p.registry.String()) {
+		t.Errorf("mended: %v", d)
+	}
+	for _, text := range []string{"/registries/", "/privatelink.azurecr.io", "aks-bootstrap-acr-"} {
+		if left := with(h, text); len(left) > 0 {
+			t.Errorf("left of the registry that could not be: %v", left)
+		}
+	}
+}
+
 // A pool whose nodes were never Ready takes over what its cluster says when it is tried again: nothing is lost by it.
 func TestRegistryChangeOfAFailedCreate(t *testing.T) {
 	h, m, id := newAKS(t)
@@ -213,6 +234,13 @@ func TestOutboundLoadBalancer(t *testing.T) {
 			t.Errorf("%d addresses were asked for: %v, %v", count, ips, frontends)
 		}
 	}
+	// An address of the user's takes their place, and stays when the load balancer goes.
+	mine := h.ID("Microsoft.Network/publicIPAddresses", "mine")
+	h.Put(mine, `{"location":"eastus","sku":{"name":"Standard"},"properties":{"publicIPAllocationMethod":"Static"}}`)
+	d = h.Put(id, direct(t, map[string]any{"pool.count": 3, network + "loadBalancerProfile": map[string]any{"outboundIPs": map[string]any{"publicIPs": []any{map[string]any{"id": mine.String()}}}}}))
+	if left := with(h, "/publicIPAddresses/"); len(left) > 0 || !strings.EqualFold(d.String(network+"loadBalancerProfile.effectiveOutboundIPs.0.id"), mine.String()) || d.At(network+"loadBalancerProfile.managedOutboundIPs") != nil {
+		t.Errorf("with an address of the user's: %v, %v", d.At(network+"loadBalancerProfile"), left)
+	}
 	// It goes with its addresses, and nobody is a member of anything.
 	h.Put(id, changed(t, create, map[string]any{"pool.count": 3}))
 	if left := append(with(h, "/publicIPAddresses/"), with(h, "/loadBalancers/")...); len(left) > 0 || members() != 0 {
@@ -221,8 +249,10 @@ func TestOutboundLoadBalancer(t *testing.T) {
 	if d := h.Get(id); d.At(network+"loadBalancerProfile.effectiveOutboundIPs") != nil || d.String(network+"loadBalancerProfile.backendPoolType") != "nodeIPConfiguration" {
 		t.Errorf("profile %v", d.At(network+"loadBalancerProfile"))
 	}
-	if err := h.Delete(id); err != nil {
-		t.Fatal(err)
+	for _, gone := range []resourceid.ID{mine, id} {
+		if err := h.Delete(gone); err != nil {
+			t.Fatal(err)
+		}
 	}
 	nothingLeft(t, h, m)
 }

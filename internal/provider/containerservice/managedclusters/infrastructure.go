@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cloister-dev/cloister/internal/arm/armerror"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
@@ -240,6 +241,10 @@ func zoneAndLink(b *builder, group resourceid.ID, name string, vnet resourceid.I
 	b.put(zone.Child("virtualNetworkLinks", "aks-"+suffix), dnsAPI, object{"location": "global", "properties": object{
 		"registrationEnabled": false, "virtualNetwork": object{"id": vnet.String()},
 	}})
+	// A VNet of the user's that has a zone of the name already; AKS says so with this code.
+	if e, refused := armerror.As(b.err); refused && e.Code == "BadRequest" {
+		b.err = armerror.New("CreateOrUpdateVirtualNetworkLinkFailed", "Reconcile private dns failed. Details: %s", e.Message)
+	}
 	return zone
 }
 
