@@ -302,6 +302,45 @@ func TestBlobsAreStoredOnceAndGoWithTheLastRegistry(t *testing.T) {
 	}
 }
 
+// A deleted image frees its layers a day later, and only those that no other manifest of the repository names.
+func TestLayersOfDeletedImagesGo(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	image, kept := e.push(t, "a.azurecr.io/app:1", 300), e.push(t, "a.azurecr.io/app:2", 300)
+	layers, _ := image.Layers()
+	extended, err := mutate.AppendLayers(kept, layers[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.pushImage(t, "a.azurecr.io/app:3", extended)
+	digest, _ := image.Digest()
+	status, _ := e.acr(t, pusher, "DELETE", "/v2/app/manifests/"+digest.String(), "repository:app:delete", nil)
+	if status != 202 {
+		t.Fatalf("delete: %d", status)
+	}
+	shared, _ := layers[0].Digest()
+	alone, _ := layers[1].Digest()
+	drop := func() {
+		t.Helper()
+		if err := e.server.dropOrphans(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	drop()
+	if e.blobs(t)[alone.Hex] != 1 {
+		t.Error("a layer went at once: a client may be about to name it")
+	}
+	e.clock.Store(int64(25 * time.Hour))
+	drop()
+	if found := e.blobs(t); found[alone.Hex] != 0 || found[shared.Hex] != 1 {
+		t.Errorf("the layer of the deleted image is there %d times, the shared one %d", found[alone.Hex], found[shared.Hex])
+	}
+	e.clock.Store(0)
+	options := e.options(e.private(), e.login("a.azurecr.io", kubelet))
+	e.mustPull("a.azurecr.io/app:2", kept, options...)
+	e.mustPull("a.azurecr.io/app:3", extended, options...)
+}
+
 func TestSize(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)

@@ -164,7 +164,7 @@ func Open(opts Options) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.cache = &cache{ctx: s.ctx, running: &s.running, storage: s.storage, log: s.log, stall: stallTimeout, flights: map[flightKey]*flight{}}
 	s.state.Store(&state{})
-	s.running.Go(s.purgeUploads)
+	s.running.Go(s.tidy)
 	return s, nil
 }
 
@@ -202,21 +202,5 @@ func (s *Server) Close() {
 	s.running.Wait()
 	for _, r := range s.state.Load().registries {
 		r.store.close()
-	}
-}
-
-// purgeUploads removes uploads that nobody finished. distribution would start one purger per registry.
-func (s *Server) purgeUploads() {
-	ticker := time.NewTicker(24 * time.Hour)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-ticker.C:
-			for _, r := range s.state.Load().registries {
-				r.store.purgeUploads(s.ctx, s.now().Add(-7*24*time.Hour))
-			}
-		}
 	}
 }

@@ -126,7 +126,7 @@ func (s *storage) open(key, id, secret string) (store *registryStore, err error)
 		"filesystem": {"rootdirectory": root},
 		"delete":     {"enabled": true},
 		"redirect":   {"disable": true},
-		// Server.purgeUploads does it for all registries.
+		// Server.tidy does it for all registries.
 		"maintenance": {"uploadpurging": map[any]any{"enabled": false}},
 	}}
 	config.HTTP.Secret = secret
@@ -147,6 +147,7 @@ func (s *storage) open(key, id, secret string) (store *registryStore, err error)
 // close ends the App's background work. Requests that are still being served go on.
 func (r *registryStore) close() { _ = r.app.Shutdown() }
 
+// purgeUploads removes uploads that nobody finished. distribution would start one purger per registry.
 func (r *registryStore) purgeUploads(ctx context.Context, olderThan time.Time) {
 	distributionstorage.PurgeUploads(ctx, r.driver, olderThan, true)
 }
