@@ -77,7 +77,9 @@ func (b *builder) routes(table *ref) ([]fabric.Route, error) {
 				return nil, err
 			}
 		}
-		out = append(out, route)
+		if !slices.ContainsFunc(out, func(o fabric.Route) bool { return o.Prefix == route.Prefix }) {
+			out = append(out, route)
+		}
 	}
 	slices.SortFunc(out, func(a, c fabric.Route) int {
 		return cmp.Or(a.Prefix.Addr().Compare(c.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), c.Prefix.Bits()))

@@ -167,12 +167,12 @@ func sourceIsMark() []expr.Any {
 // highest first.
 const answering = 1 << 24
 
-// leave are the rules for what is routed to `public`: a new flow is marked with the address that it is to have there; a
-// flow that has one passes while that is still the address it would be given, so that it ends with its grant.
+// leave are the rules for what is routed to `public`. A flow that has no translation yet is marked with the address that
+// it is to have there. One that has passes while that is still the address it would be given, so that it ends with its grant.
 func leave() []rule {
+	translation := func(reg uint32) expr.Any { return &expr.Ct{Key: expr.CtKeyDST, Register: reg, Direction: answering} }
 	return []rule{
-		rules("", out(publicName), ctState(expr.CtStateBitNEW), markedFrom("egress", sender()...), accept()),
-		rules("", out(publicName), ctState(expr.CtStateBitESTABLISHED), member("translations", append(sender(),
-			&expr.Ct{Key: expr.CtKeyDST, Register: afterName + 2, Direction: answering})...), accept()),
+		rules("", out(publicName), ctState(expr.CtStateBitNEW), member("sources", loadIn(register1), translation(afterName)), markedFrom("egress", sender()...), accept()),
+		rules("", out(publicName), member("translations", append(sender(), translation(afterName+2))...), accept()),
 	}
 }

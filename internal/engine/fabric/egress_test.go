@@ -1,9 +1,13 @@
 package fabric
 
 import (
+	"net"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/cloister-dev/cloister/internal/lib/netns"
 )
 
 const observer = "198.18.0.10:443"
@@ -112,6 +116,49 @@ func TestWaysOut(t *testing.T) {
 	w.nothingLeaves("node-a-1", "")
 	w.nothingLeaves("node-a-1", "10.0.1.101")
 	w.nothingLeaves("node-a-2", "")
+}
+
+// A flow that nobody answers ends with its translation too, though conntrack sees a new one in each of its packets.
+func TestUnansweredFlowEndsWithItsWayOut(t *testing.T) {
+	w := newWorld(t)
+	a := vnet("a", "10.0")
+	for i := range a.Subnets {
+		a.Subnets[i].NATGateway = &NATGateway{ips("198.19.128.1")}
+	}
+	a.NICs = []NIC{node(a, 1)}
+	c := Config{Networks: []Network{a}}
+	w.set(c)
+	silent, err := netns.ListenPacket(w.ns("public"), "udp", "198.18.0.10:5000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	var conn net.Conn
+	if err := netns.Do(w.ns("node-a-1"), func() (err error) {
+		conn, err = net.Dial("udp", "198.18.0.10:5000")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	sends := func(want string) {
+		t.Helper()
+		conn.Write([]byte("x"))
+		silent.SetReadDeadline(time.Now().Add(patience))
+		_, from, err := silent.ReadFrom(make([]byte, 1))
+		switch {
+		case want == "" && err == nil:
+			t.Errorf("a packet arrived from %s", from)
+		case want != "" && (err != nil || host0(from) != want):
+			t.Errorf("a packet came from %v, %v, want %s", from, err, want)
+		}
+	}
+	sends("198.19.128.1")
+	sends("198.19.128.1")
+	// The address is still the network's, by its other subnet.
+	c.Networks[0].Subnets[0].NATGateway = &NATGateway{ips("198.19.128.2")}
+	w.set(c)
+	sends("")
 }
 
 // A denial judges what the guest sent, whatever grants a way out.
