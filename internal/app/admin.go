@@ -220,6 +220,14 @@ func (s *Service) clusterStatus(ctx context.Context) ([]adminapi.ClusterStatus, 
 					n.State = fmt.Sprintf("failed, exit code %d", result.ExitCode)
 				}
 			}
+			switch {
+			case m.off:
+				n.State = "stopped"
+			case m.Leaving:
+				n.State = "leaving"
+			case m.Phase != "":
+				n.State = "being renewed: " + m.Phase
+			}
 			c.Nodes = append(c.Nodes, n)
 		}
 		out = append(out, c)
@@ -229,8 +237,10 @@ func (s *Service) clusterStatus(ctx context.Context) ([]adminapi.ClusterStatus, 
 
 // machineView is a node as its pool's document has it.
 type machineView struct {
-	ID, Name, NIC, RegistryServer, OutboundURL string
-	pool, address                              string
+	ID, Name, NIC, RegistryServer, OutboundURL, Phase string
+	Leaving                                           bool
+	pool, address                                     string
+	off                                               bool
 }
 
 // reimageDue is what the cluster says and the node does not know: an update changes no node that there is.
@@ -254,13 +264,16 @@ func (s *Service) machines(ctx context.Context, cluster resourceid.ID) ([]machin
 	var out []machineView
 	for _, p := range pools {
 		var doc struct {
-			Cloister struct{ Machines []machineView }
+			Cloister struct {
+				Off      bool
+				Machines []machineView
+			}
 		}
 		if err := json.Unmarshal(p.Body, &doc); err != nil {
 			return nil, err
 		}
 		for _, m := range doc.Cloister.Machines {
-			m.pool = p.ID.Name()
+			m.pool, m.off = p.ID.Name(), doc.Cloister.Off
 			if id, err := resourceid.Parse(m.NIC); err == nil {
 				var nic struct {
 					Properties struct {

@@ -212,7 +212,7 @@ func (p planes) Remove(ctx context.Context, id string) error { return p.RemovePl
 // aks are the resource types of Microsoft.ContainerService on the machine, with all that they use.
 func aks(m *machine) []resourcetype.Definition {
 	clusters := managedclusters.Deps{ControlPlane: planes{m}, World: world{}, Access: m, Commands: m.commands, Versions: []string{"1.30.3", "1.31.0"}, DefaultVersion: "1.30.3", TenantID: tenantID, InSteps: func() (bool, error) { return m.inSteps, nil }}
-	return append(append(definitions(true), managedclusters.Endpoints(clusters)...),
+	return append(append(append(definitions(true), managedclusters.Endpoints(clusters)...), agentpools.Endpoints()...),
 		managedclusters.Type(clusters),
 		agentpools.Type(agentpools.Deps{
 			Nodes: m, ControlPlane: m, Versions: []string{"1.30.3", "1.31.0"}, NodeImageVersion: "AKSUbuntu-2204gen2containerd-202611.23.0", Rootfs: "/rootfs",

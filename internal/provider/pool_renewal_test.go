@@ -168,6 +168,10 @@ func TestPoolDescribesItsNodes(t *testing.T) {
 		_, err := h.TryPut(pool, `{"properties":{"count":1,"mode":"System",`+settings+`}}`)
 		refused(t, err, code, "")
 	}
+	one, err := h.TryGet(pool.Child("machines", p.Memory.Machines[0].Name))
+	if err != nil || one.String("properties.network.ipAddresses.0.ip") == "" || !strings.HasSuffix(one.String("properties.resourceId"), "-vmss/virtualMachines/0") {
+		t.Errorf("machine %v, %v", one, err)
+	}
 	// The named node goes, not the newest.
 	h.Put(pool, `{"properties":{"count":2,"mode":"System"}}`)
 	if _, err := h.Post(pool, "deleteMachines", `{"machineNames":["`+p.Memory.Machines[0].Name+`"]}`); err != nil {

@@ -163,12 +163,31 @@ func TestBakedIn(t *testing.T) {
 	if strings.Contains(told(), "second") || !cmp.Equal(spec, r.specs["node-n1"]) {
 		t.Error("a changed registry reached a node that was not reimaged")
 	}
+	// Nor does a newer root file system get below a disk that was made on another.
+	root := func() string {
+		configs, err := e.List()
+		if err != nil || len(configs) != 1 {
+			t.Fatalf("%v, %v", configs, err)
+		}
+		return configs[0].Rootfs
+	}
+	made := c.Rootfs
+	c.Rootfs = t.TempDir()
+	if err := e.Set(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if root() != made {
+		t.Errorf("the disk was made on %s and lies on %s", made, root())
+	}
 	c.Image = "2"
 	if err := e.Set(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(told(), "second") {
 		t.Error("a reimaged node has the old registry")
+	}
+	if root() != c.Rootfs {
+		t.Errorf("a reimaged node lies on %s", root())
 	}
 }
 

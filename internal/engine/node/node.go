@@ -39,7 +39,8 @@ type Config struct {
 
 	UIDBase, UIDCount uint32 // the map of the user namespace; 16777216 ids so that every image unpacks
 
-	// Rootfs is the shared root file system of the node image; it is only ever read.
+	// Rootfs is the shared root file system of the node image; it is only ever read. A disk stays with the one that it
+	// was made on: a newer image reaches a node by a reimage only.
 	Rootfs string
 
 	// Image names what the node's disk was made from (the node image version, a reimage's number). When it
@@ -133,6 +134,7 @@ func (e *Engine) Set(ctx context.Context, c Config) error {
 	}
 	defer e.lock(c.ID)()
 	p := e.paths(c.ID)
+	c.Rootfs = rootfsOf(c, p)
 	if err := atomicfile.WriteJSON(p.config, c, 0o600); err != nil {
 		return fmt.Errorf("node %s: write down its config: %w", c.ID, err)
 	}
@@ -151,6 +153,26 @@ func (e *Engine) Set(ctx context.Context, c Config) error {
 		return fmt.Errorf("node %s: %w", c.ID, err)
 	}
 	return nil
+}
+
+// rootfsOf is the root file system that the node's disk was made on, if it has one and that is there still.
+func rootfsOf(c Config, p paths) string {
+	disk, err := readDisk(p)
+	if err != nil || disk.Image != c.Image {
+		return c.Rootfs
+	}
+	data, err := os.ReadFile(p.config)
+	if err != nil {
+		return c.Rootfs
+	}
+	var old Config
+	if json.Unmarshal(data, &old) != nil || old.Rootfs == "" || old.Image != c.Image {
+		return c.Rootfs
+	}
+	if _, err := os.Stat(old.Rootfs); err != nil {
+		return c.Rootfs
+	}
+	return old.Rootfs
 }
 
 // Remove ends the node called id and deletes its disk. Nothing there is no error.
