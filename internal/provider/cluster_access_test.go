@@ -227,7 +227,40 @@ func TestPublicCluster(t *testing.T) {
 		_, err = h.Do(http.MethodPut, id, "", public(map[string]any{access + property: value}))
 		wantRefusal(t, err, 400, "PropertyChangeNotAllowed", access+property, "not allowed")
 	}
+}
+
+// A cluster with private link is given VNet integration: its name leads to the API server's new address, by which
+// nodes find it until they are reimaged. There is no way back.
+func TestIntegrationOfAnExistingCluster(t *testing.T) {
+	h, m, id := newAKS(t)
+	before := h.Put(id, create)
 	registered(h, integration)
-	_, err = h.Do(http.MethodPut, id, "", public(map[string]any{access + "enableVnetIntegration": true}))
-	wantRefusal(t, err, 400, "NotSupported", access+"enableVnetIntegration", "existing cluster")
+	after := h.Put(id, changed(t, create, map[string]any{access + "enableVnetIntegration": true}))
+	name, zone, _ := strings.Cut(before.String("properties.privateFQDN"), ".")
+	if after.String("properties.privateFQDN") != name+"."+zone {
+		t.Errorf("the private name is now %s", after.String("properties.privateFQDN"))
+	}
+	group := resourceid.Group(resourcetypetest.Subscription, "MC_rg_demo_eastus")
+	address := h.Get(group.Resource("Microsoft.Network/loadBalancers", "kube-apiserver")).String("properties.frontendIPConfigurations.0.properties.privateIPAddress")
+	if got := h.Get(group.Resource("Microsoft.Network/privateDnsZones/A", zone, name)).String("properties.aRecords.0.ipv4Address"); got != address {
+		t.Errorf("the name leads to %s, the API server is at %s", got, address)
+	}
+	if h.Exists(group.Resource("Microsoft.Network/privateEndpoints", "kube-apiserver")) {
+		t.Error("the private endpoint is still there")
+	}
+	for _, p := range m.planes {
+		if !p.Direct || p.EndpointAddress.String() != address {
+			t.Errorf("control plane %+v", p)
+		}
+	}
+	h.Put(id, changed(t, create, map[string]any{access + "enableVnetIntegration": true, "pool.count": 3}))
+	told := map[string]int{}
+	for _, n := range m.nodes {
+		told[n.Bootstrap.APIServerName]++
+	}
+	if told[name+"."+zone] != 3 {
+		t.Errorf("nodes are told %v", told)
+	}
+	_, err := h.Do(http.MethodPut, id, "", create)
+	wantRefusal(t, err, 400, "PropertyChangeNotAllowed", access+"enableVnetIntegration", "not allowed")
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,7 +37,7 @@ func Init() error {
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(bootstrap.Config) error{openFiles, ownCgroup, varDirs, identity, trust, refuseServices, services} {
+	for _, step := range []func(bootstrap.Config) error{openFiles, ownCgroup, podLinks, varDirs, identity, trust, refuseServices, services} {
 		if err := step(config); err != nil {
 			return fmt.Errorf("node init: %w", err)
 		}
@@ -101,6 +102,27 @@ func delegateControllers(root string) error {
 	}
 	for controller := range missing {
 		return fmt.Errorf("the cgroup controller %s is not delegated to the node: the kubelet cannot run without it", controller)
+	}
+	return nil
+}
+
+// podLinks takes away the links to pods that an earlier start of the machine has left in its network namespace, which
+// outlives it. A route by one of them would keep a pod with the same address from being reached, and no pod has started yet.
+func podLinks(bootstrap.Config) error {
+	links, err := net.Interfaces()
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range links {
+		if !strings.HasPrefix(l.Name, "veth") { // as the CNI plugin ptp names them
+			continue
+		}
+		if out, err := exec.Command("ip", "link", "delete", "dev", l.Name).CombinedOutput(); err != nil {
+			if _, there := net.InterfaceByName(l.Name); there != nil { // went with its other end meanwhile
+				continue
+			}
+			return fmt.Errorf("delete link %s: %w: %s", l.Name, err, bytes.TrimSpace(out))
+		}
 	}
 	return nil
 }

@@ -205,7 +205,7 @@ func (t service) nodeConfig(ctx context.Context, r *resourcetype.Reconciliation[
 			CredentialProviderVersion: t.CredentialProviderVersion,
 			CachedImages:              t.CachedImages(m.KubernetesVersion),
 			OutboundURL:               m.OutboundURL,
-			APIServerName:             c.apiServer(), ClusterCA: ca, BootstrapToken: token,
+			APIServerName:             or(m.APIServer, c.apiServer()), ClusterCA: ca, BootstrapToken: token,
 			ServiceCIDR: service,
 			Pods:        bootstrap.PodNetwork{Subnet: prefix, First: addresses[1], Last: addresses[len(addresses)-1]},
 			Kubelet: bootstrap.Kubelet{

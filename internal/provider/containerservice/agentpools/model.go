@@ -135,13 +135,15 @@ type NodeModel struct {
 	OutboundURL       string `json:"outboundURL,omitempty"`
 	NodeImageVersion  string `json:"nodeImageVersion,omitempty"`
 	KubernetesVersion string `json:"kubernetesVersion,omitempty"`
+	// APIServer is API_SERVER_NAME.
+	APIServer string `json:"apiServer,omitempty"`
 }
 
 // model is what the cluster has new nodes of a pool provisioned with now.
 func (t service) model(p Properties, c cluster) NodeModel {
 	m := NodeModel{
 		RegistryServer: c.Memory.RegistryServer, OutboundURL: "https://mcr.microsoft.com/v2/",
-		NodeImageVersion: t.NodeImageVersion, KubernetesVersion: t.target(p, c),
+		NodeImageVersion: t.NodeImageVersion, KubernetesVersion: t.target(p, c), APIServer: c.apiServer(),
 	}
 	if o := c.Properties.NetworkProfile.OutboundType; o == "none" || o == "block" {
 		m.OutboundURL = ""

@@ -68,10 +68,8 @@ func keepAccess(m, old *Model) error {
 	switch {
 	case old.isIntegrated() && !m.isIntegrated():
 		return refuse("enableVnetIntegration")
-	case !old.isIntegrated() && m.isIntegrated():
-		return armerror.New(codeUnsupported, "API Server VNet Integration of an existing cluster is not supported by this version of Cloister; create the cluster with it.").WithTarget(accessPath + "enableVnetIntegration")
 	case !old.isIntegrated() && old.isPrivate() != m.isPrivate():
-		return refuse("enablePrivateCluster")
+		return refuse("enablePrivateCluster") // integration comes first
 	case old.isIntegrated():
 		a, was := m.Properties.APIServerAccessProfile, old.Properties.APIServerAccessProfile
 		if a.SubnetID = or(a.SubnetID, was.SubnetID); !strings.EqualFold(a.SubnetID, was.SubnetID) {
@@ -151,6 +149,9 @@ func (t service) validateIntegration(ctx context.Context, r *resourcetype.Reques
 		return armerror.New(code, format, args...).WithTarget(accessPath + "subnetId")
 	}
 	nodes := ""
+	if own, err := resourceid.Parse(m.Memory.SubnetID); err == nil && m.Memory.SubnetID != "" && !nodeGroup(r.ID, m).Contains(own) {
+		nodes = m.Memory.SubnetID
+	}
 	for _, pool := range m.Properties.AgentPoolProfiles {
 		if s, _ := pool["vnetSubnetID"].(string); s != "" {
 			nodes = s
@@ -275,7 +276,10 @@ func (t service) reach(b *builder, r *resourcetype.Reconciliation[Model], group,
 	m, mem := r.Model, r.Model.Memory
 	switch {
 	case m.isIntegrated():
-		done, err = t.integrate(b, r, group, vnet)
+		if done, err = t.integrate(b, r, group, vnet); err == nil && done {
+			// A cluster that got it later had private link until now: its names lead to the new address.
+			done, err = b.client.Delete(b.ctx, group.Resource("Microsoft.Network/privateEndpoints", apiServerName))
+		}
 	case m.isPrivate():
 		done, err = t.privateLink(b, r, group, subnet)
 	default:
