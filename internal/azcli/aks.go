@@ -21,9 +21,19 @@ func aksCommands() []command {
 	cluster := resource{path: "aks", kind: clusterType, api: aksAPI, what: "a managed Kubernetes cluster", asks: true, table: clusterTable}
 	return append(cluster.common(),
 		command{path: "aks create", help: "Create a new managed Kubernetes cluster.", waits: true, table: clusterTable, args: createArgs(), run: aksCreate,
-			example: "-g demo -n demo --kubernetes-version 1.30.3 --bootstrap-artifact-source Cache --outbound-type none --network-plugin azure --enable-private-cluster"},
+			example: strings.Join([]string{
+				"Create a network isolated cluster behind a private link. | -g demo -n demo --kubernetes-version 1.30.3 --bootstrap-artifact-source Cache --outbound-type none --network-plugin azure --enable-private-cluster",
+				"The same with API Server VNet Integration. | -g demo -n demo --bootstrap-artifact-source Cache --outbound-type none --network-plugin azure --enable-private-cluster --enable-apiserver-vnet-integration",
+				"With a registry, subnet and identities of one's own. | -g demo -n demo --vnet-subnet-id SUBNET_ID --assign-identity ID --assign-kubelet-identity ID --bootstrap-artifact-source Cache --bootstrap-container-registry-resource-id REGISTRY_ID --outbound-type none --network-plugin azure --enable-private-cluster",
+				"An ordinary cluster with a NAT gateway as its way out. | -g demo -n demo --outbound-type managedNATGateway --nat-gateway-managed-outbound-ip-count 2 --node-count 1",
+			}, "\n")},
 		command{path: "aks update", help: "Update a managed Kubernetes cluster. Without further arguments, bring it back into the state that it should have.", waits: true, table: clusterTable,
-			args: cluster.args(updateArgs()...), target: cluster.target, on: aksUpdate, example: "-g demo -n demo --bootstrap-artifact-source Cache --outbound-type none"},
+			args: cluster.args(updateArgs()...), target: cluster.target, on: aksUpdate, example: strings.Join([]string{
+				"Isolate a cluster; its nodes need a reimage then. | -g demo -n demo --bootstrap-artifact-source Cache --outbound-type none",
+				"Move it to another registry. | -g demo -n demo --bootstrap-artifact-source Cache --bootstrap-container-registry-resource-id REGISTRY_ID",
+				"Open it again. | -g demo -n demo --bootstrap-artifact-source Direct --outbound-type loadBalancer",
+				"Bring it back into the state that it should have. | -g demo -n demo --yes",
+			}, "\n")},
 		command{path: "aks scale", help: "Scale the node pool in a managed Kubernetes cluster.", waits: true, table: clusterTable,
 			args:   cluster.args(arg{name: "node-count", short: "c", help: "Number of nodes in the node pool.", required: true, kind: number}, arg{name: "nodepool-name", help: "Node pool name, when there are several.", part: true}),
 			target: cluster.target, on: aksScale},

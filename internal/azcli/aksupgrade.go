@@ -35,7 +35,7 @@ func lifeCommands() []command {
 	}
 	return []command{
 		{path: "aks upgrade", help: "Upgrade a managed Kubernetes cluster to a newer version. Kubernetes will be unavailable during cluster upgrades.", waits: true, table: clusterTable, target: cluster.target, on: aksUpgrade,
-			example: "-g demo -n demo --node-image-only --yes", args: cluster.args(
+			example: "Reimage all nodes. | -g demo -n demo --node-image-only --yes\nGo to a newer Kubernetes. | -g demo -n demo --kubernetes-version 1.31.0", args: cluster.args(
 				arg{name: "kubernetes-version", short: "k", help: "Version of Kubernetes to upgrade the cluster to; `az aks get-upgrades` lists them."},
 				arg{name: "control-plane-only", help: "Upgrade the cluster control plane only. If not specified, both control plane AND all node pools will be upgraded.", kind: flag},
 				argImageOnly, argYes)},

@@ -72,7 +72,12 @@ type program struct{ Options }
 
 // fail says what is wrong as az does, and ends the program.
 func (p program) fail(err error) error {
-	fmt.Fprintln(p.Err, p.coloured(red, "ERROR: "+err.Error()))
+	message := err.Error()
+	var arm *Error
+	if errors.As(err, &arm) && arm.Error() == message { // nothing was said around it
+		message = arm.told()
+	}
+	fmt.Fprintln(p.Err, p.coloured(red, "ERROR: "+message))
 	return p.Exit(status(err))
 }
 

@@ -143,6 +143,8 @@ func TestErrors(t *testing.T) {
 		switch {
 		case strings.HasSuffix(r.URL.Path, "/flat"):
 			return http.StatusConflict, `{"code":"OperationNotAllowed","message":"Busy."}`
+		case strings.HasSuffix(r.URL.Path, "/deep"):
+			return http.StatusBadRequest, `{"error":{"code":"A","message":"one","target":"t","details":[{"code":"B","message":"two"}]}}`
 		case strings.HasSuffix(r.URL.Path, "/text"):
 			return http.StatusBadGateway, "no such upstream"
 		}
@@ -155,6 +157,7 @@ func TestErrors(t *testing.T) {
 	}{
 		{"aks show -g rg -n none", exitNotFound, "ERROR: (ResourceNotFound) The Resource 'none' was not found.\n"},
 		{"aks show -g rg -n flat", exitFailure, "ERROR: (OperationNotAllowed) Busy.\n"},
+		{"aks show -g rg -n deep", exitFailure, "ERROR: (A) one\nCode: A\nMessage: one\nTarget: t\nException Details:\t(B) two\n\tCode: B\n\tMessage: two\n"},
 		{"aks show -g rg -n text", exitFailure, "ERROR: (Bad Gateway) no such upstream\n"},
 		{"aks show -g rg", exitUsage, "ERROR: the following arguments are required: --name/-n\n"},
 		{"aks creat", exitUsage, "ERROR: 'creat' is misspelled or not recognized by the system. Did you mean 'create' ? `cloister az aks --help` lists what Cloister has.\n"},
@@ -255,7 +258,7 @@ func TestFailedOperation(t *testing.T) {
 		_, _ = w.Write([]byte(`{"status":"Failed","error":{"code":"SubnetIsFull","message":"No addresses left."}}`))
 	}
 	status, _, complaint := s.az("aks", "create", "-g", "rg", "-n", "x")
-	if status != exitFailure || complaint != "ERROR: (SubnetIsFull) No addresses left.\n" {
+	if status != exitFailure || complaint != "ERROR: (SubnetIsFull) No addresses left.\nCode: SubnetIsFull\nMessage: No addresses left.\n" {
 		t.Errorf("exit status %d: %s", status, complaint)
 	}
 }

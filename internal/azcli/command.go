@@ -15,7 +15,7 @@ import (
 type command struct {
 	path    string // "aks nodepool list"
 	help    string
-	example string // arguments that it may be given
+	example string // arguments that it may be given, a line each; see examples
 	args    []arg
 	run     func(c *call) (any, error)
 	target  func(c *call) resourceid.ID

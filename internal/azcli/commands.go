@@ -56,16 +56,17 @@ func commands() []command {
 
 // CommandReference is one command for documentation.
 type CommandReference struct {
-	Path, Help, Example string
-	Arguments           [][2]string // as spelled, and what it is for
-	NotSupported        []string    // arguments of az that are missing, without their dashes
+	Path, Help   string
+	Examples     [][2]string // what it does, "" where that is plain, and the arguments
+	Arguments    [][2]string // as spelled, and what it is for
+	NotSupported []string    // arguments of az that are missing, without their dashes
 }
 
 // Reference is what the built-in commands are, for documentation.
 func Reference() []CommandReference {
 	var out []CommandReference
 	for _, c := range commands() {
-		r := CommandReference{Path: c.path, Help: c.help, Example: c.example, NotSupported: notSupported[c.path]}
+		r := CommandReference{Path: c.path, Help: c.help, Examples: c.examples(), NotSupported: notSupported[c.path]}
 		known := c.known()
 		slices.SortStableFunc(known, func(a, b arg) int {
 			if a.required != b.required {

@@ -49,6 +49,36 @@ type Error struct {
 
 func (e *Error) Error() string { return "(" + e.Code + ") " + e.Message }
 
+// told is the error as az's libraries tell it: what it says, and again part by part.
+func (e *Error) told() string {
+	var fault struct{ Error odataError }
+	if json.Unmarshal(e.Body, &fault) != nil || fault.Error.Code == "" {
+		fault.Error = odataError{Code: e.Code, Message: e.Message}
+	}
+	return fault.Error.String()
+}
+
+// odataError is an error of OData version 4.
+type odataError struct {
+	Code, Message, Target string
+	Details               []odataError
+}
+
+func (e odataError) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "(%s) %s\nCode: %s\nMessage: %s", e.Code, e.Message, e.Code, e.Message)
+	if e.Target != "" {
+		b.WriteString("\nTarget: " + e.Target)
+	}
+	if len(e.Details) > 0 {
+		b.WriteString("\nException Details:")
+		for _, d := range e.Details {
+			b.WriteString("\t" + strings.ReplaceAll(d.String(), "\n", "\n\t"))
+		}
+	}
+	return b.String()
+}
+
 // IsNotFound reports an answer of 404.
 func IsNotFound(err error) bool {
 	var e *Error

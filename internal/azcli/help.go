@@ -95,9 +95,28 @@ func (cmd command) printHelp(out io.Writer) {
 	}
 	printArguments(out, "Global Arguments", global, width)
 	if cmd.example != "" {
-		fmt.Fprintf(out, "\nExamples\n    cloister az %s %s\n", cmd.path, cmd.example)
+		fmt.Fprintln(out, "\nExamples")
+		for _, e := range cmd.examples() {
+			if e[0] != "" {
+				fmt.Fprintf(out, "    %s\n    ", e[0])
+			}
+			fmt.Fprintf(out, "    cloister az %s %s\n", cmd.path, e[1])
+		}
 	}
 	fmt.Fprintln(out)
+}
+
+// examples are the lines of example: what it does and a bar, where that is said, and the arguments.
+func (cmd command) examples() [][2]string {
+	var out [][2]string
+	for line := range strings.Lines(cmd.example) {
+		what, args, titled := strings.Cut(strings.TrimSpace(line), " | ")
+		if !titled {
+			what, args = "", what
+		}
+		out = append(out, [2]string{what, args})
+	}
+	return out
 }
 
 const (

@@ -276,6 +276,9 @@ func featureCommands() []command {
 			if err != nil {
 				return nil, err
 			}
+			if suffix == "/register" {
+				c.warn("Once the feature '%s' is registered, invoking 'az provider register -n %s' is required to get the change propagated", c.get("name"), c.get("namespace"))
+			}
 			return decode(data)
 		}
 	}

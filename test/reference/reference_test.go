@@ -165,8 +165,11 @@ func commands() string {
 	for _, c := range all {
 		fmt.Fprintf(&b, "\n## az %s\n\n%s\n", c.Path, strings.ReplaceAll(c.Help, "<", "&lt;"))
 		arguments(&b, c.Arguments)
-		if c.Example != "" {
-			fmt.Fprintf(&b, "\n    cloister az %s %s\n", c.Path, c.Example)
+		for _, e := range c.Examples {
+			if e[0] != "" {
+				b.WriteString("\n" + e[0] + "\n")
+			}
+			fmt.Fprintf(&b, "\n    cloister az %s %s\n", c.Path, e[1])
 		}
 		if len(c.NotSupported) > 0 {
 			fmt.Fprintf(&b, "\nNot supported: `--%s`.\n", strings.Join(c.NotSupported, "`, `--"))
