@@ -43,6 +43,15 @@ func commands() []command {
 	}
 	for i, c := range all {
 		all[i].models = strings.HasPrefix(c.path, "aks ") && c.path != "aks get-versions"
+		if strings.HasPrefix(c.path, "aks nodepool ") {
+			// az has two names for a pool's name here.
+			all[i].args = slices.Clone(c.args)
+			for j, a := range all[i].args {
+				if a.name == "name" {
+					all[i].args[j].also = []string{"--nodepool-name"}
+				}
+			}
+		}
 		// az wraps these two in a document of their own.
 		if c.path == "network vnet create" || c.path == "network nsg create" {
 			continue

@@ -73,7 +73,10 @@ func TestPoolPower(t *testing.T) {
 	if status, _, complaint := s.az(strings.Fields("aks nodepool stop -g rg --cluster-name x -n p")...); status != 0 {
 		t.Fatal(complaint)
 	}
-	if want := []string{"GET agentPools", "GET p", "PUT p", "GET p"}; !slices.Equal(s.sent(), want) {
+	if status, _, complaint := s.az(strings.Fields("aks nodepool show -g rg --cluster-name x --nodepool-name p")...); status != 0 {
+		t.Fatal(complaint)
+	}
+	if want := []string{"GET agentPools", "GET p", "PUT p", "GET p", "GET p"}; !slices.Equal(s.sent(), want) {
 		t.Errorf("sent %v, want %v", s.sent(), want)
 	}
 	p := s.requests()[2].Body.(map[string]any)["properties"].(map[string]any)
