@@ -2,6 +2,7 @@ package projection
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"testing"
 
@@ -144,5 +145,52 @@ func TestSessionBehindAnInterface(t *testing.T) {
 	}
 	if len(jumps) != 1 || jumps[0].Guest.Name != "jump-0" || !jumps[0].Forwarding || fmt.Sprint(jumps[0].Public) != "[{10.9.0.4 198.19.128.9}]" {
 		t.Errorf("%+v", jumps)
+	}
+}
+
+// Whatever the documents say of ways out, also what their types would refuse, the fabric accepts the projection: a
+// state that it refuses would be nobody's network.
+func TestFabricAcceptsWaysOut(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 11))
+	one := func(list ...string) string { return list[r.IntN(len(list))] }
+	for range 300 {
+		docs := publicIP("p0", "198.19.128.1").with(publicIP("p1", "198.19.128.2"))
+		for g := range 2 {
+			docs = docs.with(set{
+				fmt.Sprintf("%snatGateways/g%d", net, g): fmt.Sprintf(`{"location":"eastus","properties":{"publicIpAddresses":[{"id":"%spublicIPAddresses/p%d"},{"id":"%spublicIPAddresses/p%d"}]}}`, net, r.IntN(3), net, r.IntN(3)),
+				fmt.Sprintf("%srouteTables/t%d", net, g): `{"location":"eastus"}`,
+			})
+			for n := range r.IntN(4) {
+				hop := one("VnetLocal", "Internet", "None", "VirtualAppliance")
+				next := ""
+				if hop == "VirtualAppliance" {
+					next = `,"nextHopIpAddress":"10.` + one("0", "1", "2", "9") + `.0.4"`
+				}
+				docs = docs.with(set{fmt.Sprintf("%srouteTables/t%d/routes/r%d", net, g, n): `{"properties":{"addressPrefix":"` + one("0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "240.0.0.1/32", "198.18.0.10/32") + `","nextHopType":"` + hop + `"` + next + `}}`})
+			}
+		}
+		for v := range 3 {
+			name := fmt.Sprintf("v%d", v)
+			docs = docs.with(vnet(name, one(fmt.Sprintf("10.%d.0.0/16", v), fmt.Sprintf("10.%d.0.0/16", v), "10.0.0.0/14")))
+			docs = docs.with(subnetOf(name, "s", fmt.Sprintf("10.%d.0.0/24", v), one("", `,"natGateway":{"id":"`+net+`natGateways/g0"}`, `,"natGateway":{"id":"`+net+`natGateways/g`+one("1", "2")+`"}`)+
+				one("", `,"routeTable":{"id":"`+net+`routeTables/t`+one("0", "1", "2")+`"}`)))
+			for p := range 3 {
+				if r.IntN(2) == 0 {
+					docs = docs.with(peering(name, fmt.Sprintf("v%d", p), one("", `,"allowForwardedTraffic":true`)))
+				}
+			}
+			docs = docs.with(set{fmt.Sprintf("%snetworkInterfaces/n%d", net, v): fmt.Sprintf(`{"location":"eastus","properties":{"enableIPForwarding":%v,"ipConfigurations":[{"name":"c","properties":{"primary":true,"privateIPAddress":"10.%d.0.4","subnet":{"id":"%svirtualNetworks/%s/subnets/s"}%s,
+				"loadBalancerBackendAddressPools":[{"id":"%sloadBalancers/lb/backendAddressPools/%s"}]}}]}}`, r.IntN(2) == 0, v, net, name, one("", `,"publicIPAddress":{"id":"`+net+`publicIPAddresses/p`+one("0", "1", "2")+`"}`), net, one("a", "b"))})
+		}
+		balancer := net + "loadBalancers/lb"
+		docs = docs.with(set{balancer: `{"location":"eastus","properties":{"frontendIPConfigurations":[{"id":"` + balancer + `/frontendIPConfigurations/f","properties":{"publicIPAddress":{"id":"` + net + `publicIPAddresses/p` + one("0", "1", "2") + `"}}}],
+			"outboundRules":[{"name":"o","properties":{"protocol":"` + one("All", "Tcp", "Udp") + `","frontendIPConfigurations":[{"id":"` + balancer + `/frontendIPConfigurations/f"}],"backendAddressPool":{"id":"` + balancer + `/backendAddressPools/a"}}}]}}`})
+		in := docs.input()
+		for v := range 3 {
+			name := fmt.Sprintf("v%d", v)
+			in.Sessions = append(in.Sessions, Session{Name: "jump-" + name, Network: resourceid.MustParse(net + "virtualNetworks/" + name), Subnet: "s",
+				Address: netip.MustParseAddr(fmt.Sprintf("10.%d.0.4", v)), Interface: resourceid.MustParse(fmt.Sprintf("%snetworkInterfaces/n%d", net, v))})
+		}
+		project(t, in)
 	}
 }
