@@ -429,12 +429,14 @@ func TestGraph(t *testing.T) {
 	}
 	for filter, want := range map[string]string{
 		"": appOID + " " + miOID,
-		"servicePrincipalNames/any(c:c eq '" + app + "')":       appOID,
-		"appId eq '" + strings.ToUpper(miApp) + "'":             miOID,
-		"startswith(displayName,'DEP')":                         appOID,
-		"displayName eq 'kubelet' or displayName eq 'deployer'": appOID + " " + miOID,
-		"displayName eq 'x or y'":                               "",
-		"alternativeNames/any(x:x eq '" + mirid + "')":          miOID,
+		"servicePrincipalNames/any(c:c eq '" + app + "')":                                    appOID,
+		"appId eq '" + strings.ToUpper(miApp) + "'":                                          miOID,
+		"startswith(displayName,'DEP')":                                                      appOID,
+		"startswith(displayName,'DEP') and appId eq 'nobody'":                                "",
+		"startswith(displayName,'DEP') and startswith(displayName,'d') or appId eq 'nobody'": appOID,
+		"displayName eq 'kubelet' or displayName eq 'deployer'":                              appOID + " " + miOID,
+		"displayName eq 'x or y'":                                                            "",
+		"alternativeNames/any(x:x eq '" + mirid + "')":                                       miOID,
 	} {
 		status, got := f.do("GET", "/v1.0/servicePrincipals?$filter="+url.QueryEscape(filter), "", bearer)
 		if status != 200 || ids(got) != want {
@@ -444,7 +446,7 @@ func TestGraph(t *testing.T) {
 	if status, got := f.do("GET", "/v1.0/users?$filter="+url.QueryEscape("displayName eq 'Ada O''Neil'"), "", bearer); status != 200 || ids(got) != userOID {
 		t.Errorf("users: %d %v", status, got)
 	}
-	for _, filter := range []string{"appId ne 'x'", "a eq 'x' and b eq 'y'", "any(", "x/any(a:b eq 'c')"} {
+	for _, filter := range []string{"appId ne 'x'", "appId eq 'x' and", "any(", "x/any(a:b eq 'c')"} {
 		if status, got := f.do("GET", "/v1.0/servicePrincipals?$filter="+url.QueryEscape(filter), "", bearer); status != 400 {
 			t.Errorf("%q: %d %v", filter, status, got)
 		}

@@ -56,7 +56,7 @@ var condition = regexp.MustCompile(`(?i)^\s*(?:` +
 	`|startswith\(\s*(?P<starts>\w+)\s*,\s*'(?P<startsval>(?:[^']|'')*)'\s*\)` +
 	`|(?P<eq>\w+)\s+eq\s+'(?P<eqval>(?:[^']|'')*)')\s*$`)
 
-// parseFilter turns an OData filter into a test. Conditions may be joined by "or" alone.
+// parseFilter turns an OData filter into a test. Conditions may be joined by "and", and those by "or".
 func parseFilter(filter string) (func(map[string]any) bool, error) {
 	if strings.TrimSpace(filter) == "" {
 		return func(map[string]any) bool { return true }, nil
@@ -64,8 +64,23 @@ func parseFilter(filter string) (func(map[string]any) bool, error) {
 	if len(filter) > 4096 {
 		return nil, errors.New("filter too long")
 	}
+	var some []func(map[string]any) bool
+	for _, part := range splitAt(filter, " or ") {
+		all, err := parseConditions(part)
+		if err != nil {
+			return nil, err
+		}
+		some = append(some, all)
+	}
+	return func(o map[string]any) bool {
+		return slices.ContainsFunc(some, func(t func(map[string]any) bool) bool { return t(o) })
+	}, nil
+}
+
+// parseConditions reads conditions that must all hold.
+func parseConditions(filter string) (func(map[string]any) bool, error) {
 	var tests []func(map[string]any) bool
-	for _, part := range splitOr(filter) {
+	for _, part := range splitAt(filter, " and ") {
 		m := condition.FindStringSubmatch(part)
 		if m == nil {
 			return nil, fmt.Errorf("filter condition %q is not supported", strings.TrimSpace(part))
@@ -97,21 +112,21 @@ func parseFilter(filter string) (func(map[string]any) bool, error) {
 		}
 	}
 	return func(o map[string]any) bool {
-		return slices.ContainsFunc(tests, func(t func(map[string]any) bool) bool { return t(o) })
+		return !slices.ContainsFunc(tests, func(t func(map[string]any) bool) bool { return !t(o) })
 	}, nil
 }
 
-// splitOr splits at the word or outside of string literals.
-func splitOr(filter string) []string {
+// splitAt splits at a word outside of string literals.
+func splitAt(filter, word string) []string {
 	var parts []string
 	quoted, start := false, 0
 	for i := 0; i < len(filter); i++ {
 		if filter[i] == '\'' {
 			quoted = !quoted
 		}
-		if !quoted && i+4 <= len(filter) && strings.EqualFold(filter[i:i+4], " or ") {
+		if !quoted && i+len(word) <= len(filter) && strings.EqualFold(filter[i:i+len(word)], word) {
 			parts = append(parts, filter[start:i])
-			start, i = i+4, i+3
+			start, i = i+len(word), i+len(word)-1
 		}
 	}
 	return append(parts, filter[start:])
