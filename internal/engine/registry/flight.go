@@ -137,8 +137,9 @@ func (c *cache) fetch(key flightKey, f *flight, u *upstream, o origin, d digest.
 func (c *cache) transfer(f *flight, u *upstream, o origin, d digest.Digest) error {
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	defer cancel(nil)
-	stalled := time.AfterFunc(c.stall, func() {
-		cancel(fmt.Errorf("%s sent nothing for %s", o.host, c.stall))
+	stall := c.stall
+	stalled := time.AfterFunc(stall, func() {
+		cancel(fmt.Errorf("%s sent nothing for %s", o.host, stall))
 	})
 	defer stalled.Stop()
 
@@ -158,7 +159,7 @@ func (c *cache) transfer(f *flight, u *upstream, o origin, d digest.Digest) erro
 	close(f.started)
 	f.mu.Unlock()
 
-	written, err := io.CopyBuffer(progress{f, temp, func() { stalled.Reset(c.stall) }}, content, make([]byte, 256<<10))
+	written, err := io.CopyBuffer(progress{f, temp, func() { stalled.Reset(stall) }}, content, make([]byte, 256<<10))
 	if err != nil {
 		return errors.Join(fmt.Errorf("fetch %s from %s: %w", d, o, err), context.Cause(ctx))
 	}
