@@ -37,6 +37,8 @@ type machine struct {
 	drained  []string
 	commands *commands
 	denied   map[string]bool // role actions that no identity of a cluster may do
+	// firstRange is where the search for host ids begins.
+	firstRange uint32
 	// completed counts how often a control plane was completed.
 	completed int
 	stopped   map[string]bool                    // control planes that are
@@ -215,7 +217,7 @@ func aks(m *machine) []resourcetype.Definition {
 	return append(append(append(definitions(true), managedclusters.Endpoints(clusters)...), agentpools.Endpoints()...),
 		managedclusters.Type(clusters),
 		agentpools.Type(agentpools.Deps{
-			Nodes: m, ControlPlane: m, Versions: []string{"1.30.3", "1.31.0"}, NodeImageVersion: "AKSUbuntu-2204gen2containerd-202611.23.0", Rootfs: "/rootfs",
+			Nodes: m, ControlPlane: m, Versions: []string{"1.30.3", "1.31.0"}, FirstRange: m.firstRange, NodeImageVersion: "AKSUbuntu-2204gen2containerd-202611.23.0", Rootfs: "/rootfs",
 			AuthorityPEM: "authority", TenantID: tenantID, CredentialProviderVersion: "1.32.3",
 			CachedImages: func(version string) []string { return []string{"kube-proxy:v" + version} },
 		}),

@@ -182,3 +182,19 @@ func TestPoolDescribesItsNodes(t *testing.T) {
 		t.Errorf("the pool has %v nodes", d.At("properties.count"))
 	}
 }
+
+// Where the search for host ids begins is the installation's own; behind the last range comes the first.
+func TestHostIDs(t *testing.T) {
+	m := newMachine()
+	m.firstRange = 238 // the last of 239
+	h := resourcetypetest.New(t, aks(m)...)
+	h.Put(h.ID(managedclusters.Name, "demo"), create)
+	var bases []uint32
+	for _, n := range m.nodes {
+		bases = append(bases, n.UIDBase>>24)
+	}
+	slices.Sort(bases)
+	if !slices.Equal(bases, []uint32{16, 254}) {
+		t.Errorf("ranges %v, want 254 and then 16", bases)
+	}
+}
