@@ -197,8 +197,9 @@ func (s *Service) clusterStatus(ctx context.Context) ([]adminapi.ClusterStatus, 
 				ProvisioningState, CurrentKubernetesVersion string
 				NetworkProfile                              struct{ OutboundType string }
 				BootstrapProfile                            struct{ ArtifactSource string }
+				APIServerAccessProfile                      struct{ EnableVnetIntegration bool }
 			}
-			Cloister struct{ RegistryServer string }
+			Cloister struct{ RegistryServer, EndpointAddress string }
 		}
 		if err := json.Unmarshal(r.Body, &doc); err != nil {
 			return nil, err
@@ -214,6 +215,9 @@ func (s *Service) clusterStatus(ctx context.Context) ([]adminapi.ClusterStatus, 
 		}
 		for _, m := range machines {
 			n := adminapi.NodeStatus{Name: m.Name, Pool: m.pool, Address: m.address, Registry: m.RegistryServer, State: "starting", ReimageDue: reimageDue(m, doc.Cloister.RegistryServer, c.OutboundType)}
+			if n.ReimageDue == "" && doc.Properties.APIServerAccessProfile.EnableVnetIntegration && m.APIServer != "" && m.APIServer != doc.Cloister.EndpointAddress {
+				n.ReimageDue = "the API server is " + doc.Cloister.EndpointAddress
+			}
 			if result, err := s.nodes.Provision(m.ID); err == nil && result.Done {
 				n.State = "provisioned"
 				if result.ExitCode != 0 {
@@ -238,6 +242,7 @@ func (s *Service) clusterStatus(ctx context.Context) ([]adminapi.ClusterStatus, 
 // machineView is a node as its pool's document has it.
 type machineView struct {
 	ID, Name, NIC, RegistryServer, OutboundURL, Phase string
+	APIServer                                         string
 	Leaving                                           bool
 	pool, address                                     string
 	off                                               bool

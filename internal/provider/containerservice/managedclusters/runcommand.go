@@ -45,8 +45,8 @@ func (t service) runCommand(_ context.Context, r *resourcetype.ActionRequest[Mod
 	case "Creating", "Deleting", "Failed":
 		return nil, armerror.New(armerror.OperationNotAllowed, "The cluster is being deleted or hasn't been fully provisioned yet.").WithStatus(http.StatusConflict)
 	}
-	if p := m.Properties.PowerState; p != nil && p.Code == "Stopped" {
-		return nil, armerror.New(armerror.OperationNotAllowed, "Managed cluster %s is stopped. Start it to run commands in it.", r.ID.Name()).WithStatus(http.StatusConflict)
+	if err := m.mustRun("running a command"); err != nil {
+		return nil, err
 	}
 	if strings.TrimSpace(body.Command) == "" {
 		return nil, armerror.New(armerror.InvalidParameter, "Required parameter command is missing (null).").WithTarget("command")
