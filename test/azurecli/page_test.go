@@ -96,6 +96,17 @@ func TestPageIsReadWholly(t *testing.T) {
 			t.Errorf("%s: %d commands, want %d:\n%s", section, len(p[section]), n, strings.Join(p[section], "\n"))
 		}
 	}
+	typed := map[string]bool{}
+	for _, r := range runs {
+		for _, s := range r.steps {
+			typed[s.section] = true
+		}
+	}
+	for _, h := range headings {
+		if h.name != "" && !typed[h.name] {
+			t.Errorf("no run types the section %q", h.name)
+		}
+	}
 	if !slices.Contains(p[byoEndpoint], `DATA_ENDPOINT_PRIVATE_IP=$(az network nic show --ids ${NETWORK_INTERFACE_ID} --query "ipConfigurations[?privateLinkConnectionProperties.requiredMemberName=='registry_data_$LOCATION'].privateIPAddress" --output tsv)`) {
 		t.Errorf("a command is not as it is printed: %q", p[byoEndpoint])
 	}

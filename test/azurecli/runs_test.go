@@ -9,12 +9,21 @@ import (
 
 // runs are the ways through the page.
 var runs = []run{
-	{"managed", steps(group, before, section(managedCreate), section(validate), isolated("none"), managedRegistry)},
+	{"managed", steps(group, before, section(managedCreate), section(validate), isolated("none"), managedRegistry, section(disable), connected, noRegistry)},
+	{"managed-update", steps(group, before, typed(existing), connected, section(managedUpdate), section(validate), isolated("none"), managedRegistry)},
 	{"managed-block", steps(group, before, section(managedCreate, "--outbound-type none", "--outbound-type block"), section(validate), isolated("block"), managedRegistry)},
 	{"managed-integration", steps(group, before, integration, section(managedIntegration), section(validate), isolated("none"), managedRegistry)},
-	{"byo", steps(before, byo(), section(byoCreate), section(validate), isolated("none"), ownRegistry)},
+	{"byo", steps(before, byo(), section(byoCreate), section(validate), isolated("none"), ownRegistry, another(), isolated("none"), ownRegistry, oldRegistryGoes)},
+	{"byo-update", steps(before, section(byoNetwork), typed(existing+" --vnet-subnet-id ${SUBNET_ID}"), connected,
+		section(byoRegistry), section(byoEndpoint), section(byoNames),
+		typed("KUBELET_IDENTITY_PRINCIPAL_ID=$(az aks show --resource-group ${RESOURCE_GROUP} --name ${AKS_NAME} --query identityProfile.kubeletidentity.objectId --output tsv)"),
+		part(byoIdentities, "az role assignment create"), section(byoUpdate), section(validate), isolated("none"), ownRegistry)},
 	{"byo-integration", steps(before, integration, byo(), section(byoIntegration), section(validate), isolated("none"), ownRegistry)},
 }
+
+// existing makes the cluster that the page takes for granted where it updates one. Its API server is private, as every
+// network isolated cluster's must be: without a way out no node would reach another.
+const existing = "az aks create --resource-group ${RESOURCE_GROUP} --name ${AKS_NAME} --kubernetes-version 1.30.3 --network-plugin azure --enable-private-cluster"
 
 func steps(all ...[]step) []step { return slices.Concat(all...) }
 
@@ -83,20 +92,60 @@ func isolated(outboundType string) []step {
 	}}}
 }
 
-// pulls runs the sample application, of which each pod must come from the registry.
+// connected is what a cluster is that nobody has isolated: every node reaches the parties outside.
+var connected = []step{{do: func(s *session) {
+	if outbound, source, _ := s.shown(); outbound != "loadBalancer" || source != "Direct" {
+		s.t.Errorf("the cluster is %s, %s", outbound, source)
+	}
+	s.ready()
+	if answered, tries := s.reach(); answered != tries {
+		s.t.Errorf("%d of %d tries from the nodes were answered", answered, tries)
+	}
+	s.pulls("mcr.microsoft.com")
+}}}
+
+// pulls runs the sample application on new nodes and old; its image must come from the registry.
 func (s *session) pulls(host string) {
 	s.t.Helper()
-	if got := s.registryOfNodes(); got != host {
+	process := "registry"
+	if host == "mcr.microsoft.com" {
+		process = "public"
+	} else if got := s.registryOfNodes(); got != host {
 		s.t.Errorf("the nodes were provisioned with %q, want %q", got, host)
 	}
-	before := s.served(host)
-	name := fmt.Sprintf("web-%d", before)
+	before := s.served(process, host)
+	s.applications++
+	name := fmt.Sprintf("web-%d", s.applications)
 	s.kubectl("run", name, "--image=mcr.microsoft.com/azuredocs/aks-helloworld:v1", "--image-pull-policy=Always")
 	s.kubectl("wait", "--for=condition=Ready", "pod/"+name, "--timeout=90s")
-	if s.served(host) == before {
+	if s.served(process, host) == before {
 		s.t.Errorf("%s has not served the image that %s runs", host, name)
 	}
 }
+
+// noRegistry looks for the managed registry, which goes with the last that used it.
+var noRegistry = []step{{do: func(s *session) {
+	if left := s.typed("az acr list --query [].name --output tsv 2>/dev/null"); left != "" {
+		s.t.Errorf("registries are left: %s", left)
+	}
+}}}
+
+// another makes a second registry as the page makes one, and has the cluster use it.
+func another() []step {
+	return steps(
+		[]step{{do: func(s *session) { s.set("REGISTRY_NAME", s.vars["REGISTRY_NAME"]+"2") }}},
+		section(byoRegistry), section(byoEndpoint, "myPrivateEndpoint", "myPrivateEndpoint2", "myConnection", "myConnection2"),
+		part(byoNames, "az network private-dns record-set"), part(byoIdentities, "az role assignment create"),
+		section(registryID, "<New BYO ACR resource ID>", "${REGISTRY_ID}"),
+	)
+}
+
+// oldRegistryGoes deletes the first registry: nothing needs it any more.
+var oldRegistryGoes = []step{{do: func(s *session) {
+	name := s.vars["REGISTRY_NAME"]
+	s.typed("az acr delete --resource-group ${RESOURCE_GROUP} --yes --name " + name[:len(name)-1])
+	s.pulls(s.login(name))
+}}}
 
 // managedRegistry looks for the registry that AKS made in the node resource group.
 var managedRegistry = []step{{do: func(s *session) {

@@ -137,7 +137,8 @@ type session struct {
 	page page
 	vars map[string]string
 	own  bool // az is Cloister's
-	mark uint64
+	// applications counts the pods that a run has started.
+	applications int
 }
 
 // kubectl runs on a jump box in the cluster's network.
@@ -332,11 +333,11 @@ func (s *session) registryOfNodes() string {
 	return found
 }
 
-// served counts the manifests of the sample application that a registry has handed out, by what it logs.
-func (s *session) served(host string) int {
-	out, err := s.cloister("logs", "registry").Output()
+// served counts the manifests of the sample application that a registry has handed out, by what its process logs.
+func (s *session) served(process, host string) int {
+	out, err := s.cloister("logs", process).Output()
 	if err != nil {
-		s.t.Fatalf("cloister logs registry: %v", err)
+		s.t.Fatalf("cloister logs %s: %v", process, err)
 	}
 	pattern := regexp.MustCompile(`host=` + regexp.QuoteMeta(host) + ` .*path=\S*/azuredocs/aks-helloworld/manifests/\S+ status=200`)
 	return len(pattern.FindAll(out, -1))
