@@ -6,7 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cloister-dev/cloister/internal/arm/reconcile/reconciletest"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/arm/resourcemanager"
+	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype/resourcetypetest"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/managedclusters"
 )
@@ -263,4 +266,41 @@ func TestIntegrationOfAnExistingCluster(t *testing.T) {
 	}
 	_, err := h.Do(http.MethodPut, id, "", create)
 	wantRefusal(t, err, 400, "PropertyChangeNotAllowed", access+"enableVnetIntegration", "not allowed")
+}
+
+// The move from private link to VNet integration can be cut off at any line.
+func TestIntegrationCrashesEverywhere(t *testing.T) {
+	t.Parallel()
+	reconciletest.CrashEverywhere(t, func(t *testing.T) reconciletest.Scenario {
+		m := newMachine()
+		var id resourceid.ID
+		return reconciletest.Scenario{
+			Definitions: func(p *reconciletest.Process) []resourcetype.Definition {
+				m.effect = p.Effect
+				return aks(m)
+			},
+			Setup: func(h *resourcetypetest.Harness) {
+				id = h.ID(managedclusters.Name, "demo")
+				feature := resourceid.MustParse("/subscriptions/"+resourcetypetest.Subscription).Resource("Microsoft.Features/providers/features", "Microsoft.ContainerService", integration)
+				h.Seed(feature, map[string]any{"properties": map[string]any{"state": "Registered"}})
+				h.Put(id, single(t))
+			},
+			Act: func(h *resourcetypetest.Harness) (resourcemanager.Answer, error) {
+				return h.Do(http.MethodPut, id, "", changed(t, create, map[string]any{"pool.count": 1, access + "enableVnetIntegration": true}))
+			},
+			Check: func(t *testing.T, h *resourcetypetest.Harness) {
+				if d := h.Get(id); d.State() != "Succeeded" {
+					t.Errorf("the cluster is %s: %v", d.State(), d)
+				}
+				for _, p := range m.planes {
+					if !p.Direct || p.EndpointAddress.String() != "10.226.0.4" {
+						t.Errorf("control plane %+v", p)
+					}
+				}
+				if s := strings.Join(inside(h), "\n"); strings.Contains(s, "/privateEndpoints/kube-apiserver") || strings.Count(s, "/loadBalancers/kube-apiserver") != 1 {
+					t.Errorf("there are\n%s", s)
+				}
+			},
+		}
+	})
 }
