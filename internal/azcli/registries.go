@@ -26,6 +26,7 @@ func registryCommands() []command {
 		{name: "public-network-enabled", help: "Allow public network access for the container registry.", kind: truth},
 		{name: "anonymous-pull-enabled", help: "Enable registry-wide pull from unauthenticated clients.", kind: truth},
 		{name: "data-endpoint-enabled", help: "Enable dedicated data endpoint for client firewall configuration.", kind: truth},
+		{name: "default-action", help: "Default action to apply when no rule matches. Only applicable to Premium SKU.", choices: []string{"Allow", "Deny"}},
 	}
 	var all []command
 	for _, c := range append(registry.common(), rule.common()...) {
@@ -69,7 +70,7 @@ func registryCommands() []command {
 				return c.write(registry.target(c), registryAPI, body)
 			}},
 		command{path: "acr update", help: "Update an Azure Container Registry.", table: table,
-			args: []arg{argName, optional(argGroup), sku, argTags, settings[0], settings[1], settings[2], settings[3]}, run: func(c *call) (any, error) {
+			args: []arg{argName, optional(argGroup), sku, argTags, settings[0], settings[1], settings[2], settings[3], settings[4]}, run: func(c *call) (any, error) {
 				id, err := findRegistry(c, c.get("name"))
 				if err != nil {
 					return nil, err
@@ -108,19 +109,23 @@ func registryCommands() []command {
 	)
 }
 
-// registrySettings are the properties that were asked for. --public-network-enabled stands for two.
+// registrySettings are the properties that were asked for.
 func registrySettings(c *call, p object) {
 	for name, property := range map[string]string{"admin-enabled": "adminUserEnabled", "anonymous-pull-enabled": "anonymousPullEnabled", "data-endpoint-enabled": "dataEndpointEnabled"} {
 		if c.has(name) {
 			p[property] = c.is(name)
 		}
 	}
-	if c.has("public-network-enabled") {
-		access, action := "Disabled", "Deny"
-		if c.is("public-network-enabled") {
-			access, action = "Enabled", "Allow"
-		}
-		p["publicNetworkAccess"], p["networkRuleSet"] = access, object{"defaultAction": action}
+	if action := c.get("default-action"); action != "" {
+		p["networkRuleSet"] = object{"defaultAction": action}
+	}
+	// As az: turning it off denies as well, turning it on takes that back only where --default-action says so.
+	switch {
+	case !c.has("public-network-enabled"):
+	case c.is("public-network-enabled"):
+		p["publicNetworkAccess"] = "Enabled"
+	default:
+		p["publicNetworkAccess"], p["networkRuleSet"] = "Disabled", object{"defaultAction": "Deny"}
 	}
 }
 
