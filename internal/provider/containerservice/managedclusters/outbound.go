@@ -118,7 +118,7 @@ func (t service) validateOutbound(ctx context.Context, r *resourcetype.Request[M
 			return refuse(codeIsolation, "bootstrapProfile.artifactSource and networkProfile.outboundType cannot be changed in one update. Set artifactSource to 'Cache', reimage all node pools, and change the outbound type then")
 		}
 	}
-	if err := validateProfiles(n); err != nil {
+	if err := validateProfiles(ctx, r.Documents, n); err != nil {
 		return err
 	}
 	if now != outboundOwnNAT && now != outboundRouting {
@@ -146,7 +146,7 @@ func isolates(r *resourcetype.Request[Model]) bool {
 }
 
 // validateProfiles checks what the request says about the addresses that a cluster is seen with outside.
-func validateProfiles(n *NetworkProfile) error {
+func validateProfiles(ctx context.Context, docs resourcetype.Reader, n *NetworkProfile) error {
 	const at = "properties.networkProfile."
 	if p := n.LoadBalancer; p != nil {
 		switch {
@@ -160,10 +160,8 @@ func validateProfiles(n *NetworkProfile) error {
 			return armerror.New("InvalidLoadBalancerProfileManagedOutboundIPCount", "The managed outbound IP count %d is not between 1 and 100.", p.ManagedOutboundIPs.Count).WithTarget(at + "loadBalancerProfile.managedOutboundIPs.count")
 		}
 		if p.OutboundIPs != nil {
-			for i, ip := range p.OutboundIPs.PublicIPs {
-				if id, err := resourceid.Parse(ip.ID); err != nil || !id.Is(publicIPType) {
-					return armerror.New("InvalidLoadBalancerProfileOutboundIPs", "%q is not the resource ID of a public IP address.", ip.ID).WithTarget(fmt.Sprintf("%sloadBalancerProfile.outboundIPs.publicIPs[%d]", at, i))
-				}
+			if err := validateOwnIPs(ctx, docs, p, at+"loadBalancerProfile.outboundIPs"); err != nil {
+				return err
 			}
 		}
 	}
@@ -173,6 +171,31 @@ func validateProfiles(n *NetworkProfile) error {
 		}
 		if i := p.IdleTimeoutInMinutes; i != nil && (*i < 4 || *i > 120) {
 			return armerror.New("InvalidNATGatewayProfileIdleTimeoutInMinutes", "The idle timeout of %d minutes is not between 4 and 120.", *i).WithTarget(at + "natGatewayProfile.idleTimeoutInMinutes")
+		}
+	}
+	return nil
+}
+
+// validateOwnIPs checks the public IP addresses that the user has the load balancer go out by.
+func validateOwnIPs(ctx context.Context, docs resourcetype.Reader, p *LoadBalancerProfile, target string) error {
+	const code = "InvalidLoadBalancerProfileOutboundIPs"
+	switch {
+	case len(p.OutboundIPs.PublicIPs) == 0:
+		return armerror.New(code, "loadBalancerProfile.outboundIPs names no public IP address.").WithTarget(target)
+	case p.ManagedOutboundIPs != nil:
+		return armerror.New(code, "loadBalancerProfile.outboundIPs and loadBalancerProfile.managedOutboundIPs are mutually exclusive.").WithTarget(target)
+	}
+	for i, ip := range p.OutboundIPs.PublicIPs {
+		at := fmt.Sprintf("%s.publicIPs[%d]", target, i)
+		id, err := resourceid.Parse(ip.ID)
+		if err != nil || !id.Is(publicIPType) {
+			return armerror.New(code, "%q is not the resource ID of a public IP address.", ip.ID).WithTarget(at)
+		}
+		switch err := docs.Get(ctx, id, new(json.RawMessage)); {
+		case errors.Is(err, resourcestore.ErrNotFound):
+			return armerror.New("LoadBalancerProfileOutboundIPNotExist", "The public IP address %s does not exist.", ip.ID).WithTarget(at)
+		case err != nil:
+			return fmt.Errorf("read %s: %w", ip.ID, err)
 		}
 	}
 	return nil
