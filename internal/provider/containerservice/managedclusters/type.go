@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"sync"
 
+	"github.com/cloister-dev/cloister/internal/arm/armerror"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 )
@@ -208,6 +209,9 @@ func render(ctx context.Context, v *resourcetype.View[Model]) error {
 func (t service) credential(name string, admin bool) func(context.Context, *resourcetype.ActionRequest[Model]) (any, error) {
 	return func(ctx context.Context, r *resourcetype.ActionRequest[Model]) (any, error) {
 		m := r.Model
+		if off := m.Properties.DisableLocalAccounts; off != nil && *off {
+			return nil, armerror.New("BadRequest", "Getting static credential is not allowed because this cluster is set to disable local accounts.")
+		}
 		host := m.Properties.FQDN
 		if f := r.Query["server-fqdn"]; m.isPrivate() && (len(f) == 0 || f[0] != "public") {
 			host = m.Properties.PrivateFQDN
