@@ -24,6 +24,7 @@ import (
 // installation is a Cloister of the tests' own.
 type installation struct {
 	program, dir, data, home string
+	tmp                      string // az leaves files there, which go with the installation
 	azureCLI                 string // root file system with the Azure CLI
 	instance                 string
 }
@@ -42,9 +43,11 @@ func newInstallation(t *testing.T) *installation {
 		t.Fatalf("the walkthrough runs the built program; run `make build` first: %v", err)
 	}
 	dir := t.TempDir()
-	in := &installation{program: program, dir: dir, data: filepath.Join(dir, "data"), home: filepath.Join(dir, "home")}
-	if err := os.Mkdir(in.home, 0o755); err != nil {
-		t.Fatal(err)
+	in := &installation{program: program, dir: dir, data: filepath.Join(dir, "data"), home: filepath.Join(dir, "home"), tmp: filepath.Join(dir, "tmp")}
+	for _, d := range []string{in.home, in.tmp} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir, "../e2e/reach")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -83,7 +86,7 @@ func (in *installation) useAzureCLI(t *testing.T) {
 // env is a user's environment: no sudo, no proxies, a home of his own.
 func (in *installation) env() []string {
 	return []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + in.home, "TMPDIR=" + os.TempDir(), "NO_COLOR=1", "LANG=C.UTF-8",
+		"PATH=" + os.Getenv("PATH"), "HOME=" + in.home, "TMPDIR=" + in.tmp, "NO_COLOR=1", "LANG=C.UTF-8",
 		"CLOISTER_DATA_DIR=" + in.data, "CLOISTER_CACHE_DIR=" + os.Getenv("CLOISTER_CACHE_DIR"),
 	}
 }
