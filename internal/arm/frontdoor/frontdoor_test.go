@@ -104,7 +104,24 @@ func serve(t *testing.T, change ...func(*Options)) (*client, gate) {
 			return map[string]any{"nameAvailable": string(r.Body)}, nil
 		},
 	})
-	h := resourcetypetest.New(t, slow, versions, check, resourcetypetest.Stub("Microsoft.Test/things"), resourcetypetest.Stub("Microsoft.Test/things/parts"),
+	// heard says what it was told of the command line, in its document and with its operation.
+	heard := resourcetype.Define(resourcetype.Spec[resourcetypetest.Model]{
+		Name: "Microsoft.Test/heard",
+		Prepare: func(_ context.Context, r *resourcetype.Request[resourcetypetest.Model]) error {
+			r.Model.Properties = map[string]any{"arguments": r.Arguments}
+			return nil
+		},
+		Reconcile: func(_ context.Context, r *resourcetype.Reconciliation[resourcetypetest.Model]) (resourcetype.Result, error) {
+			return resourcetype.Result{Report: map[string]any{"warnings": []string{r.ID.Name()}}}, nil
+		},
+		Actions: map[string]resourcetype.Action[resourcetypetest.Model]{
+			"restart": {Handle: func(_ context.Context, r *resourcetype.ActionRequest[resourcetypetest.Model]) (any, error) {
+				r.Model.Properties["restarted"] = true
+				return nil, nil
+			}},
+		},
+	})
+	h := resourcetypetest.New(t, slow, heard, versions, check, resourcetypetest.Stub("Microsoft.Test/things"), resourcetypetest.Stub("Microsoft.Test/things/parts"),
 		resourcetypetest.Stub("Microsoft.Features/providers/features", func(s *resourcetype.Spec[resourcetypetest.Model]) { s.SubscriptionLevel = true }),
 		resourcetypetest.Stub("Microsoft.Test/locks", func(s *resourcetype.Spec[resourcetypetest.Model]) {
 			s.Extension, s.Placement = true, resourcetype.Inherited

@@ -84,7 +84,7 @@ func (s *server) operationResult(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	case o.Status != resourcestore.Succeeded:
 		return resourcemanager.OperationError(o)
-	case len(o.Result) > 0:
+	case len(o.Result) > 0 && !o.Writes():
 		s.write(w, r, http.StatusOK, o.Result)
 		return nil
 	case o.Kind == "delete":

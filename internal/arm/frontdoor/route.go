@@ -195,7 +195,7 @@ func (s *server) do(w http.ResponseWriter, r *http.Request, id resourceid.ID, ac
 	c := callOf(r)
 	a, err := s.Manager.Do(r.Context(), resourcemanager.Request{
 		Method: r.Method, ID: id, Action: action, APIVersion: c.apiVersion, Query: r.URL.Query(), Caller: c.principal, Body: c.body,
-		IfMatch: r.Header.Get("If-Match"), IfNoneMatch: ifNoneMatch(r),
+		IfMatch: r.Header.Get("If-Match"), IfNoneMatch: ifNoneMatch(r), Arguments: arguments(r),
 	})
 	if err != nil {
 		return err

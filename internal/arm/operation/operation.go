@@ -28,7 +28,7 @@ type Status struct {
 	StartTime  time.Time            `json:"startTime"`
 	EndTime    *time.Time           `json:"endTime,omitempty"`
 	Error      json.RawMessage      `json:"error,omitempty"`
-	Properties json.RawMessage      `json:"properties,omitempty"` // an action's result
+	Properties json.RawMessage      `json:"properties,omitempty"` // an action's result, or what a write reports
 	Kind       string               `json:"kind,omitempty"`       // with the steps
 	Steps      []resourcestore.Step `json:"steps,omitempty"`      // the timeline, for those who ask for it
 }

@@ -235,7 +235,7 @@ func (r *Reconciler) settle(ctx context.Context, w *work, result resourcetype.Re
 	case w.operation() == nil:
 		err = r.save(ctx, w, body)
 	default:
-		err = r.put(ctx, w, r.stated(w, body, resourcestore.Succeeded), r.ended(w, resourcestore.Succeeded, nil)...)
+		err = r.put(ctx, w, r.stated(w, body, resourcestore.Succeeded), r.reported(w, result, r.ended(w, resourcestore.Succeeded, nil))...)
 	}
 	if err != nil {
 		return r.unstored(ctx, w, err)
@@ -284,6 +284,25 @@ func (r *Reconciler) ended(w *work, status string, e *armerror.Error) []resource
 		out = append(out, resourcestore.Change{Operation: &o})
 	}
 	return out
+}
+
+// reported adds what the run reports to the writes among the operations that it ends. An action's result is the answer
+// that its client waits for, and stays what it is.
+func (r *Reconciler) reported(w *work, result resourcetype.Result, ended []resourcestore.Change) []resourcestore.Change {
+	if result.Report == nil {
+		return ended
+	}
+	report, err := json.Marshal(result.Report)
+	if err != nil {
+		r.o.Log.Error("encode what a reconcile reports", "resource", w.it.id.String(), "error", err)
+		return ended
+	}
+	for _, c := range ended {
+		if c.Operation.Writes() {
+			c.Operation.Result = report
+		}
+	}
+	return ended
 }
 
 // unstored decides what comes after the outcome could not be stored.

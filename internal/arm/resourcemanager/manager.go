@@ -105,6 +105,7 @@ type Request struct {
 	Body        json.RawMessage
 	IfMatch     string
 	IfNoneMatch string
+	Arguments   []string // names of the command line's arguments, where the client says them
 
 	// internal requests are made by a reconcile; see client.
 	internal bool

@@ -152,7 +152,7 @@ func (t *transaction) write(ctx context.Context, d resourcetype.Definition) (wri
 	}
 	p, err := t.put(ctx, d, &resourcetype.Draft{
 		ID: r.ID, Caller: r.Caller, APIVersion: r.APIVersion, Sent: r.Body, Patch: r.Method == http.MethodPatch,
-		Location: location, Existing: existing, Documents: t.docs,
+		Location: location, Existing: existing, Documents: t.docs, Arguments: r.Arguments,
 	})
 	if err != nil {
 		return written{}, err

@@ -53,10 +53,13 @@ type Operation struct {
 	APIVersion string // of the request that started it
 	Status     string
 	Error      json.RawMessage // an armerror.Error, when Failed
-	Result     json.RawMessage // an action's answer, when Succeeded
+	Result     json.RawMessage // an action's answer, or what a write reports, when Succeeded
 	Steps      []Step          // the timeline, in order
 	Start, End time.Time
 }
+
+// Writes tells whether the operation is a write's, whose result is the document.
+func (o Operation) Writes() bool { return o.Kind == "create" || o.Kind == "update" }
 
 // Replaced is what is stored when next is written over the operation: an end is final, so that a late
 // report of progress does not revive what was canceled meanwhile.

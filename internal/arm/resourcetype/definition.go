@@ -164,6 +164,7 @@ type Draft struct {
 	Location   string // replaces the one sent, when not empty
 	Existing   *resourcestore.Resource
 	Documents  Reader
+	Arguments  []string
 }
 
 // Prepared is a document ready to be stored. It has no provisioning state yet.

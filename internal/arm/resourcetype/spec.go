@@ -108,6 +108,10 @@ type Request[M any] struct {
 	Sent map[string]json.RawMessage
 	// Documents reads other documents, those of this same request included.
 	Documents Reader
+	// Arguments are the names of the arguments, such as --tags or -g, of the command line that made the request, where
+	// the client says them, as az does. They are what was typed, so a name may be cut short. They tell what a client
+	// kept to itself, and are no part of what is asked for.
+	Arguments []string
 
 	children []ChildDocument
 	removed  []resourceid.ID
@@ -192,6 +196,9 @@ type Result struct {
 	Waiting bool
 	// Again is the longest time to wait, 0 for no limit. Without Waiting, a done resource is run again then.
 	Again time.Duration
+	// Report, when it is not nil, is shown with the PUT or PATCH that this run completes, as JSON: the properties of
+	// its operation.
+	Report any
 }
 
 // Errors of Reconcile: an *armerror.Error is final, and fails the operation with it until the next

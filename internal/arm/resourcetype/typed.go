@@ -62,7 +62,7 @@ func (t *typed[M]) prepare(ctx context.Context, r *Draft, base map[string]any) (
 	if err != nil {
 		return nil, err
 	}
-	q := &Request[M]{ID: r.ID, Caller: r.Caller, APIVersion: r.APIVersion, Model: doc.model, Documents: r.Documents}
+	q := &Request[M]{ID: r.ID, Caller: r.Caller, APIVersion: r.APIVersion, Model: doc.model, Documents: r.Documents, Arguments: r.Arguments}
 	if err := json.Unmarshal(r.Sent, &q.Sent); err != nil {
 		return nil, fmt.Errorf("read the body: %w", err)
 	}
