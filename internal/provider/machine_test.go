@@ -17,6 +17,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/engine/controlplane/runcommand"
 	"github.com/cloister-dev/cloister/internal/engine/node"
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
+	"github.com/cloister-dev/cloister/internal/lib/adminapi"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/agentpools"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/managedclusters"
 )
@@ -46,6 +47,8 @@ type machine struct {
 	most      int                                // the largest number of nodes there were at a drain
 	changes   map[string]controlplane.NodeChange // the last of each node
 	inSteps   bool                               // clusters are isolated in steps only
+	warnings  func(cluster resourceid.ID) ([]adminapi.Warning, error)
+	diagnose  func(ctx context.Context, cluster resourceid.ID) (*adminapi.Diagnosis, error)
 }
 
 type fakeNode struct {
@@ -194,6 +197,21 @@ func (m *machine) Provisioned(ctx context.Context, id string) (bootstrap.Result,
 	return bootstrap.Result{Done: true, ExitCode: n.exit, Output: "log of " + n.Name}, nil
 }
 
+// warn and why are what is told of clusters.
+func (m *machine) warn(_ context.Context, cluster resourceid.ID) ([]adminapi.Warning, error) {
+	if m.warnings == nil {
+		return nil, nil
+	}
+	return m.warnings(cluster)
+}
+
+func (m *machine) why(ctx context.Context, cluster resourceid.ID) (*adminapi.Diagnosis, error) {
+	if m.diagnose == nil {
+		return nil, nil
+	}
+	return m.diagnose(ctx, cluster)
+}
+
 // names are those of the nodes that run.
 func (m *machine) names() []string {
 	m.mu.Lock()
@@ -213,13 +231,13 @@ func (p planes) Remove(ctx context.Context, id string) error { return p.RemovePl
 
 // aks are the resource types of Microsoft.ContainerService on the machine, with all that they use.
 func aks(m *machine) []resourcetype.Definition {
-	clusters := managedclusters.Deps{ControlPlane: planes{m}, World: world{}, Access: m, Commands: m.commands, Versions: []string{"1.30.3", "1.31.0"}, DefaultVersion: "1.30.3", TenantID: tenantID, InSteps: func() (bool, error) { return m.inSteps, nil }}
+	clusters := managedclusters.Deps{ControlPlane: planes{m}, World: world{}, Access: m, Commands: m.commands, Versions: []string{"1.30.3", "1.31.0"}, DefaultVersion: "1.30.3", TenantID: tenantID, InSteps: func() (bool, error) { return m.inSteps, nil }, Warnings: m.warn}
 	return append(append(append(definitions(true), managedclusters.Endpoints(clusters)...), agentpools.Endpoints()...),
 		managedclusters.Type(clusters),
 		agentpools.Type(agentpools.Deps{
 			Nodes: m, ControlPlane: m, Versions: []string{"1.30.3", "1.31.0"}, FirstRange: m.firstRange, NodeImageVersion: "AKSUbuntu-2204gen2containerd-202611.23.0", Rootfs: "/rootfs",
 			AuthorityPEM: "authority", TenantID: tenantID, CredentialProviderVersion: "1.32.3",
-			CachedImages: func(version string) []string { return []string{"kube-proxy:v" + version} },
+			CachedImages: func(version string) []string { return []string{"kube-proxy:v" + version} }, Warnings: m.warn, Diagnose: m.why,
 		}),
 	)
 }

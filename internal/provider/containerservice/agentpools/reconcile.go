@@ -22,8 +22,14 @@ import (
 func (t service) reconcile(ctx context.Context, r *resourcetype.Reconciliation[Model]) (resourcetype.Result, error) {
 	result, err := t.run(ctx, r)
 	if fault, final := armerror.As(err); final && !r.Deleting {
+		if fault.Code == extensionCode {
+			fault = t.explained(ctx, r.ID, fault)
+		}
 		r.Model.Memory.Fault = fault
-		err = errors.Join(err, r.Save(ctx))
+		return result, errors.Join(fault, r.Save(ctx))
+	}
+	if err == nil && !result.Waiting && !r.Deleting && r.Requested {
+		result.Report = t.report(ctx, r.ID)
 	}
 	return result, err
 }
@@ -260,6 +266,8 @@ func (t service) provisioned(ctx context.Context, machines []Machine) error {
 // maxOutput is how much of a node's provisioning log the error carries, in bytes; Azure's is 3000.
 const maxOutput = 3000
 
+const extensionCode = "VMExtensionProvisioningError"
+
 // extensionError is the error of the custom script extension, in the words of Azure.
 func extensionError(name string, result bootstrap.Result) *armerror.Error {
 	d := bootstrap.Describe(result.ExitCode)
@@ -267,7 +275,7 @@ func extensionError(name string, result bootstrap.Result) *armerror.Error {
 	if len(output) > maxOutput {
 		output = output[len(output)-maxOutput:]
 	}
-	e := armerror.New("VMExtensionProvisioningError",
+	e := armerror.New(extensionCode,
 		"VM has reported a failure when processing extension 'vmssCSE' (publisher 'Microsoft.Azure.Extensions' and type 'CustomScript'). Error message: 'Enable failed: failed to execute command: command terminated with exit status=%d\n[stdout]\n%s\n[stderr]\n'. %s %s More information on troubleshooting is available at https://aka.ms/VMExtensionCSELinuxTroubleshoot.",
 		result.ExitCode, output, d.Name, d.Hint)
 	e.Target = name

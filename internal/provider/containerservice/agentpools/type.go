@@ -11,10 +11,12 @@ import (
 	"time"
 
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 	"github.com/cloister-dev/cloister/internal/engine/controlplane"
 	"github.com/cloister-dev/cloister/internal/engine/node"
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
+	"github.com/cloister-dev/cloister/internal/lib/adminapi"
 )
 
 // Name is the resource type.
@@ -65,6 +67,10 @@ type Deps struct {
 	CachedImages func(version string) []string
 	// RetryScale is bootstrap.Config's.
 	RetryScale float64
+	// Warnings tells what of a cluster works and does not do what its user may believe. Nil: nobody looks.
+	Warnings func(ctx context.Context, cluster resourceid.ID) ([]adminapi.Warning, error)
+	// Diagnose tells why a cluster's nodes do not start. Nil: nobody looks.
+	Diagnose func(ctx context.Context, cluster resourceid.ID) (*adminapi.Diagnosis, error)
 }
 
 type service struct {

@@ -200,6 +200,8 @@ type Memory struct {
 	Power string `json:"power,omitempty"`
 	// StoppedPools are the agent pools that a stop has found running, and that a start makes run again.
 	StoppedPools []string `json:"stoppedPools,omitempty"`
+	// IgnoredArguments are those of the last update's command line that its client kept to itself.
+	IgnoredArguments []string `json:"ignoredArguments,omitempty"`
 	// Removed is true once a deletion has ended the control plane: from then on it needs no namespace.
 	Removed bool `json:"removed,omitempty"`
 }

@@ -36,6 +36,7 @@ func (t service) prepare(ctx context.Context, r *resourcetype.Request[Model]) er
 	} else if err := t.invent(ctx, r); err != nil {
 		return err
 	}
+	m.Memory.IgnoredArguments = ignored(r.Arguments)
 	if err := t.validate(ctx, r); err != nil {
 		return err
 	}
