@@ -195,7 +195,8 @@ func updateRefusal(c *call) error {
 		}
 	}
 	switch {
-	case c.has("bootstrap-container-registry-resource-id") && c.get("bootstrap-artifact-source") != "Cache":
+	// Without an artifact source az drops the registry, and says nothing: https://github.com/Azure/azure-cli/issues/31209.
+	case c.has("bootstrap-container-registry-resource-id") && c.get("bootstrap-artifact-source") == "Direct":
 		return errors.New("Cannot specify --bootstrap-container-registry-resource-id when --bootstrap-artifact-source is not Cache.")
 	case c.has("assign-identity") && !c.is("enable-managed-identity"):
 		return errors.New("--assign-identity can only be specified when --enable-managed-identity is specified")

@@ -36,6 +36,7 @@ const (
 type arguments struct {
 	values map[string][]string
 	given  map[string]bool // what was said, and is no default
+	typed  []string        // the names as they were typed
 	help   bool
 }
 

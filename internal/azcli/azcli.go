@@ -78,6 +78,11 @@ func (p program) fail(err error) error {
 		message = arm.told()
 	}
 	fmt.Fprintln(p.Err, p.coloured(red, "ERROR: "+message))
+	if arm != nil {
+		for _, line := range arm.because() {
+			fmt.Fprintln(p.Err, line)
+		}
+	}
 	return p.Exit(status(err))
 }
 
@@ -235,6 +240,7 @@ func (p program) command(name string, cmd command) *cobra.Command {
 			cmd.printHelp(p.Out)
 			return nil
 		}
+		parsed.typed = parameterNames(args)
 		result, err := p.run(cc.Context(), cmd, parsed)
 		if err != nil {
 			return p.fail(err)
@@ -266,6 +272,7 @@ func (p program) run(ctx context.Context, cmd command, parsed arguments) (any, e
 		if parsed.is("debug") {
 			conn.trace = func(format string, args ...any) { fmt.Fprintf(p.Err, "DEBUG: "+format+"\n", args...) }
 		}
+		conn.command, conn.typed, conn.warn = cmd.path, parsed.typed, c.warn
 		if s := parsed.get("subscription"); s != "" {
 			if conn.Subscription, err = conn.subscription(ctx, s); err != nil {
 				return nil, err

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/lib/adminapi"
 )
 
 // Connection is how commands reach Azure Resource Manager.
@@ -30,7 +31,10 @@ type Connection struct {
 	// Progress is told what is being waited for; it returns what notes the step under way, and what ends the notice.
 	Progress func(what string) (note func(string), end func(error))
 
-	trace func(format string, args ...any) // of --debug
+	trace   func(format string, args ...any) // of --debug
+	warn    func(format string, args ...any)
+	command string   // "aks update", and
+	typed   []string // its arguments' names as they were typed, which az says with each request
 }
 
 // Resources that tokens are for.
@@ -173,6 +177,10 @@ func (c *Connection) exchange(ctx context.Context, method, path, apiVersion stri
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	if c.command != "" {
+		req.Header.Set("CommandName", c.command)
+		req.Header.Set("ParameterSetName", strings.Join(c.typed, " "))
+	}
 	resp, err := c.HTTP.Do(req)
 	if err != nil {
 		return 0, nil, nil, err
@@ -296,12 +304,13 @@ func (c *Connection) long(ctx context.Context, method string, id resourceid.ID, 
 	if c.Progress != nil {
 		note, end = c.Progress(verb(method) + " " + id.Type() + " " + id.Name())
 	}
-	err = c.await(ctx, operation, note)
+	report, err := c.await(ctx, operation, note)
 	var refused *Error
 	if err != nil && !errors.As(err, &refused) {
 		err = &interrupted{id, err}
 	}
 	end(err)
+	c.tell(report)
 	if err != nil || method != http.MethodPut && method != http.MethodPatch {
 		return nil, err
 	}
@@ -344,11 +353,11 @@ func (c *Connection) awaitLocation(ctx context.Context, path string) (any, error
 	}
 }
 
-// await follows an operation's status until it ends, telling each step that it takes.
-func (c *Connection) await(ctx context.Context, operation string, note func(string)) error {
+// await follows an operation's status until it ends, telling each step that it takes. It returns what a write reports.
+func (c *Connection) await(ctx context.Context, operation string, note func(string)) (report adminapi.WriteReport, err error) {
 	u, err := url.Parse(operation)
 	if err != nil {
-		return err
+		return report, err
 	}
 	seen, answered := 0, time.Now()
 	for {
@@ -361,36 +370,41 @@ func (c *Connection) await(ctx context.Context, operation string, note func(stri
 		var refused *Error
 		switch {
 		case ctx.Err() != nil:
-			return ctx.Err()
+			return report, ctx.Err()
 		case err != nil && (!errors.As(err, &refused) || refused.Status == http.StatusServiceUnavailable) && time.Since(answered) < patience:
 			if err := sleep(ctx, pause); err != nil {
-				return err
+				return report, err
 			}
 			continue
 		case err != nil:
-			return err
+			return report, err
 		}
 		answered = time.Now()
 		var status struct {
-			Status string
-			Error  struct{ Code, Message string }
-			Steps  []struct{ Name string }
+			Status     string
+			Error      struct{ Code, Message string }
+			Steps      []struct{ Name string }
+			Properties json.RawMessage
 		}
 		if err := json.Unmarshal(data, &status); err != nil {
-			return err
+			return report, err
 		}
 		switch status.Status {
 		case "Succeeded":
-			return nil
+			// What other operations have for properties is for whoever knows them.
+			if json.Unmarshal(status.Properties, &report) != nil {
+				report = adminapi.WriteReport{}
+			}
+			return report, nil
 		case "Failed", "Canceled":
-			return &Error{Code: status.Error.Code, Message: status.Error.Message, Body: data}
+			return report, &Error{Code: status.Error.Code, Message: status.Error.Message, Body: data}
 		}
 		if steps := status.Steps; len(steps) > seen {
 			seen = len(steps)
 			note(steps[seen-1].Name)
 		} else if time.Since(asked) < pause { // the server does not hold the answer back
 			if err := sleep(ctx, pause); err != nil {
-				return err
+				return report, err
 			}
 		}
 	}
