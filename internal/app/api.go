@@ -39,6 +39,8 @@ type Engines struct {
 	NodeRootfs, AuthorityPEM string
 	// InSteps is managedclusters.Deps's.
 	InSteps func() (bool, error)
+	// Throttled tells whether too many requests are refused as Azure does; nil: they are not.
+	Throttled func() (bool, error)
 }
 
 // API is an installation without its machine: documents, protocol, identities and roles.
@@ -56,11 +58,12 @@ type API struct {
 	directory     *directory
 	access        *access
 	settings      settings.Settings
+	throttled     func() (bool, error)
 }
 
 // NewAPI joins the resource types with the store and the engines.
 func NewAPI(in Instance, store resourcestore.Store, keys *identity.Keys, engines Engines, log *slog.Logger) (*API, error) {
-	a := &API{instance: in, log: log, keys: keys, issuer: identity.NewIssuer(keys, nil), store: store, access: newAccess(store), registrations: resourceproviders.New(store)}
+	a := &API{instance: in, log: log, keys: keys, issuer: identity.NewIssuer(keys, nil), store: store, access: newAccess(store), registrations: resourceproviders.New(store), throttled: engines.Throttled}
 	var err error
 	if a.directory, err = newDirectory(in, store); err != nil {
 		return nil, err

@@ -34,6 +34,7 @@ func (a *API) frontdoorOptions() frontdoor.Options {
 	return frontdoor.Options{
 		Manager: a.manager, Types: a.types, Store: a.store, Authenticator: front{a}, Directory: front{a}, Registrar: a.registrations,
 		Timeline: a.reconciler, Log: a.log, Metadata: a.metadata, AuthorityURL: "https://login.microsoftonline.com/" + a.instance.TenantID,
+		Throttling: a.throttled, Limits: throttling,
 	}
 }
 

@@ -217,6 +217,10 @@ func (s *Service) open(in Instance) (err error) {
 			chosen, err := settings.Load(l.DataDir)
 			return chosen.Conversion == settings.ConversionInSteps, err
 		},
+		Throttled: func() (bool, error) {
+			chosen, err := settings.Load(l.DataDir)
+			return chosen.Throttling == settings.ThrottlingAzure, err
+		},
 	}, s.Log)
 	if err != nil {
 		return err

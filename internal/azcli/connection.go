@@ -138,8 +138,33 @@ func (c *Connection) send(ctx context.Context, method, path, apiVersion string, 
 	return header, data, err
 }
 
-// exchange is send with the answer's status.
+// exchange is send with the answer's status. Who is asked to wait waits, as az's libraries do.
 func (c *Connection) exchange(ctx context.Context, method, path, apiVersion string, body any) (int, http.Header, []byte, error) {
+	for try := 1; ; try++ {
+		status, header, data, err := c.once(ctx, method, path, apiVersion, body)
+		wait, asked := retryAfter(header)
+		if status != http.StatusTooManyRequests || !asked || try == tries {
+			return status, header, data, err
+		}
+		if c.warn != nil {
+			c.warn("%v\nThe request is sent again in %s.", err, wait)
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return 0, nil, nil, err
+		}
+	}
+}
+
+// tries is how often a request is sent that is refused for their number. It is az's number.
+const tries = 11
+
+func retryAfter(h http.Header) (time.Duration, bool) {
+	seconds, err := strconv.Atoi(h.Get("Retry-After"))
+	return time.Duration(seconds) * time.Second, err == nil && seconds >= 0
+}
+
+// once makes one request.
+func (c *Connection) once(ctx context.Context, method, path, apiVersion string, body any) (int, http.Header, []byte, error) {
 	var reader io.Reader
 	if body != nil {
 		data, err := json.Marshal(body)

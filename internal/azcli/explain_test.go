@@ -98,3 +98,30 @@ func TestCauseOfAFailure(t *testing.T) {
 		}
 	}
 }
+
+// TestThrottled: who is asked to wait waits, says so, and sends the request again; whoever is refused without a time is refused.
+func TestThrottled(t *testing.T) {
+	s := newService(t)
+	s.put(cluster+"x", object{"properties": object{}})
+	refusals := 2
+	s.header = http.Header{"Retry-After": {"0"}}
+	s.refuse = func(*http.Request) (int, string) {
+		if refusals == 0 {
+			return 0, ""
+		}
+		refusals--
+		return http.StatusTooManyRequests, `{"error":{"code":"Throttled","message":"too many"}}`
+	}
+	status, out, complaint := s.az(strings.Fields("aks show -g rg -n x --query name -o tsv")...)
+	if want := "WARNING: (Throttled) too many\nThe request is sent again in 0s.\n"; status != 0 || out != "x\n" || complaint != want+want {
+		t.Errorf("exit status %d, out %q, said %q", status, out, complaint)
+	}
+	refusals, s.header = 1, nil
+	if status, _, complaint := s.az(strings.Fields("aks show -g rg -n x")...); status != exitFailure || !strings.HasPrefix(complaint, "ERROR: (Throttled) too many") {
+		t.Errorf("exit status %d, said %q", status, complaint)
+	}
+	refusals, s.header = tries, http.Header{"Retry-After": {"0"}}
+	if status, _, complaint := s.az(strings.Fields("aks show -g rg -n x --only-show-errors")...); status != exitFailure || !strings.HasPrefix(complaint, "ERROR: (Throttled) too many") {
+		t.Errorf("refused for ever: exit status %d, said %q", status, complaint)
+	}
+}

@@ -33,9 +33,10 @@ type service struct {
 	asked      []request
 	operation  http.HandlerFunc // answers the status of operations, when a test has its own
 	refuse     func(r *http.Request) (status int, body string)
-	private    bool  // registries answer nobody from outside
-	paged      bool  // registries give their lists in pages
-	principals []any // of the directory
+	header     http.Header // of what refuse answers
+	private    bool        // registries answer nobody from outside
+	paged      bool        // registries give their lists in pages
+	principals []any       // of the directory
 }
 
 func newService(t *testing.T) *service {
@@ -145,6 +146,7 @@ func (s *service) answer(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	if s.refuse != nil {
 		if status, body := s.refuse(r); status != 0 {
+			maps.Copy(w.Header(), s.header)
 			w.WriteHeader(status)
 			_, _ = io.WriteString(w, body)
 			return

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -60,15 +61,20 @@ func (g *globals) up() *cobra.Command {
 			if cmd.Flags().Changed("listen") {
 				chosen.Listen = asked.Listen
 			}
+			if cmd.Flags().Changed("throttling") {
+				chosen.Throttling = asked.Throttling
+			}
 			if err := chosen.Validate(); err != nil {
 				return err
 			}
-			return g.runUp(cmd.Context(), chosen, cmd.Flags().Changed("conversion") || cmd.Flags().Changed("listen"))
+			return g.runUp(cmd.Context(), chosen, slices.ContainsFunc([]string{"conversion", "listen", "throttling"}, cmd.Flags().Changed))
 		},
 	}
 	c.Flags().StringVar(&asked.Listen, "listen", "", "loopback address and port, such as 127.0.0.1:8443, at which the host's own programs reach the service, see cloister env; kept until it is said again")
 	c.Flags().StringVar(&asked.Conversion, "conversion", settings.ConversionAtOnce,
 		`how a cluster is isolated later: "at-once" by one update of artifact source and outbound type, or "in-steps" as on Azure since 2026; kept until it is said again`)
+	c.Flags().StringVar(&asked.Throttling, "throttling", settings.ThrottlingOff,
+		`what becomes of too many requests on clusters and node pools: "azure" refuses them with 429 and Retry-After, by AKS's limits, "off" answers them; kept until it is said again`)
 	return c
 }
 

@@ -37,8 +37,10 @@ type installation struct {
 	server  *httptest.Server
 }
 
+type engines = app.Engines
+
 // install starts one with resource group rg in eastus.
-func install(t *testing.T) *installation {
+func install(t *testing.T, change ...func(*engines)) *installation {
 	t.Helper()
 	dir := t.TempDir()
 	in, err := app.EnsureInstance(filepath.Join(dir, "data"))
@@ -56,7 +58,11 @@ func install(t *testing.T) *installation {
 	m := newMachine()
 	imports := registry.Imports{Dir: filepath.Join(dir, "registry")}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
-	api, err := app.NewAPI(in, store, keys, app.Engines{World: m, ControlPlane: control{m}, Nodes: nodes{m}, Imports: imports, RegistrySize: func(resourceid.ID) (int64, error) { return 4711, nil }, NodeRootfs: "/rootfs", AuthorityPEM: "authority", InSteps: func() (bool, error) { return false, nil }}, log)
+	with := engines{World: m, ControlPlane: control{m}, Nodes: nodes{m}, Imports: imports, RegistrySize: func(resourceid.ID) (int64, error) { return 4711, nil }, NodeRootfs: "/rootfs", AuthorityPEM: "authority", InSteps: func() (bool, error) { return false, nil }}
+	for _, c := range change {
+		c(&with)
+	}
+	api, err := app.NewAPI(in, store, keys, with, log)
 	if err != nil {
 		t.Fatal(err)
 	}

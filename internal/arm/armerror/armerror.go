@@ -92,7 +92,7 @@ const (
 	MissingRegistration          = "MissingSubscriptionRegistration"
 	RequestTooLarge              = "RequestEntityTooLarge"
 	UnsupportedMediaType         = "UnsupportedMediaType"
-	TooManyRequests              = "TooManyRequests"
+	Throttled                    = "Throttled"
 	InternalServerError          = "InternalServerError"
 	NotSupported                 = "NotSupported"
 	InvalidParameter             = "InvalidParameter"
@@ -124,6 +124,6 @@ var statuses = map[string]int{
 	MissingRegistration:          http.StatusConflict,
 	RequestTooLarge:              http.StatusRequestEntityTooLarge,
 	UnsupportedMediaType:         http.StatusUnsupportedMediaType,
-	TooManyRequests:              http.StatusTooManyRequests,
+	Throttled:                    http.StatusTooManyRequests,
 	InternalServerError:          http.StatusInternalServerError,
 }

@@ -10,7 +10,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"time"
 
 	"github.com/cloister-dev/cloister/internal/arm/operation"
 	"github.com/cloister-dev/cloister/internal/arm/resourcemanager"
@@ -54,12 +53,6 @@ type Registrar interface {
 	Set(ctx context.Context, subscription, namespace string, registered bool) error
 }
 
-// Throttle may refuse requests for a while.
-type Throttle interface {
-	// Allow returns 0, or how long the client must wait.
-	Allow(r *http.Request, principal resourcetype.Principal) time.Duration
-}
-
 // Options are what the front door depends on.
 type Options struct {
 	Manager       *resourcemanager.Manager // required
@@ -69,8 +62,10 @@ type Options struct {
 	Directory     Directory                // required
 	Timeline      operation.Timeline       // optional: steps of running operations
 	Registrar     Registrar                // optional: every provider is registered
-	Throttle      Throttle                 // optional
 	Log           *slog.Logger             // optional
+	// Throttling tells whether Limits hold; nil: they never do.
+	Throttling func() (bool, error)
+	Limits     []Limit
 	// Metadata describes this cloud to clients that were given its address only. The request tells under
 	// which name they know it.
 	Metadata func(r *http.Request) Metadata // required

@@ -22,9 +22,17 @@ const (
 	ConversionInSteps = "in-steps"
 )
 
+// What becomes of too many requests.
+const (
+	ThrottlingOff = "off"
+	// ThrottlingAzure refuses them for a while, as Azure's service for Kubernetes does.
+	ThrottlingAzure = "azure"
+)
+
 // Settings of an installation.
 type Settings struct {
 	Conversion string `json:"conversion,omitempty"` // "" is ConversionAtOnce
+	Throttling string `json:"throttling,omitempty"` // "" is ThrottlingOff
 	// Listen is the loopback address and port at which the host's own programs reach the service; "" is nowhere. It is
 	// read at the service's start.
 	Listen string `json:"listen,omitempty"`
@@ -54,6 +62,9 @@ func Load(dataDir string) (Settings, error) {
 func (s Settings) Validate() error {
 	if s.Conversion != ConversionAtOnce && s.Conversion != ConversionInSteps {
 		return fmt.Errorf("conversion %q is neither %s nor %s", s.Conversion, ConversionAtOnce, ConversionInSteps)
+	}
+	if s.Throttling != "" && s.Throttling != ThrottlingOff && s.Throttling != ThrottlingAzure {
+		return fmt.Errorf("throttling %q is neither %s nor %s", s.Throttling, ThrottlingAzure, ThrottlingOff)
 	}
 	if s.Listen == "" {
 		return nil

@@ -21,7 +21,7 @@ func TestSettings(t *testing.T) {
 	if s, err := settings.Load(dir); err != nil || s.Conversion != settings.ConversionInSteps {
 		t.Errorf("saved: %+v, %v", s, err)
 	}
-	for _, damaged := range []string{"{", `{"conversion": "never"}`} {
+	for _, damaged := range []string{"{", `{"conversion": "never"}`, `{"conversion": "at-once", "throttling": "much"}`} {
 		write(damaged)
 		if s, err := settings.Load(dir); err == nil {
 			t.Errorf("%s is read as %+v", damaged, s)
