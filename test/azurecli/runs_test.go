@@ -5,20 +5,22 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/cloister-dev/cloister/test/page"
 )
 
 // runs are the ways through the page.
 var runs = []run{
-	{"managed", steps(group, before, section(managedCreate), section(validate), isolated("none"), managedRegistry, section(disable), connected, noRegistry)},
-	{"managed-update", steps(group, before, typed(existing), connected, section(managedUpdate), section(validate), isolated("none"), managedRegistry)},
-	{"managed-block", steps(group, before, section(managedCreate, "--outbound-type none", "--outbound-type block"), section(validate), isolated("block"), managedRegistry)},
-	{"managed-integration", steps(group, before, integration, section(managedIntegration), section(validate), isolated("none"), managedRegistry)},
-	{"byo", steps(before, byo(), section(byoCreate), section(validate), isolated("none"), ownRegistry, another(), isolated("none"), ownRegistry, oldRegistryGoes)},
-	{"byo-update", steps(before, section(byoNetwork), typed(existing+" --vnet-subnet-id ${SUBNET_ID}"), connected,
-		section(byoRegistry), section(byoEndpoint), section(byoNames),
+	{"managed", steps(group, before, section(page.ManagedCreate), section(page.Validate), isolated("none"), managedRegistry, section(page.Disable), connected, noRegistry)},
+	{"managed-update", steps(group, before, typed(existing), connected, section(page.ManagedUpdate), section(page.Validate), isolated("none"), managedRegistry)},
+	{"managed-block", steps(group, before, section(page.ManagedCreate, "--outbound-type none", "--outbound-type block"), section(page.Validate), isolated("block"), managedRegistry)},
+	{"managed-integration", steps(group, before, integration, section(page.ManagedIntegration), section(page.Validate), isolated("none"), managedRegistry)},
+	{"byo", steps(before, byo(), section(page.BYOCreate), section(page.Validate), isolated("none"), ownRegistry, another(), isolated("none"), ownRegistry, oldRegistryGoes)},
+	{"byo-update", steps(before, section(page.BYONetwork), typed(existing+" --vnet-subnet-id ${SUBNET_ID}"), connected,
+		section(page.BYORegistry), section(page.BYOEndpoint), section(page.BYONames),
 		typed("KUBELET_IDENTITY_PRINCIPAL_ID=$(az aks show --resource-group ${RESOURCE_GROUP} --name ${AKS_NAME} --query identityProfile.kubeletidentity.objectId --output tsv)"),
-		part(byoIdentities, "az role assignment create"), section(byoUpdate), section(validate), isolated("none"), ownRegistry)},
-	{"byo-integration", steps(before, integration, byo(), section(byoIntegration), section(validate), isolated("none"), ownRegistry)},
+		part(page.BYOIdentities, "az role assignment create"), section(page.BYOUpdate), section(page.Validate), isolated("none"), ownRegistry)},
+	{"byo-integration", steps(before, integration, byo(), section(page.BYOIntegration), section(page.Validate), isolated("none"), ownRegistry)},
 }
 
 // existing makes the cluster that the page takes for granted where it updates one. Its API server is private, as every
@@ -42,13 +44,13 @@ func typed(line string) []step {
 // group makes the resource group, which the page has already where it begins with a cluster.
 var group = typed("az group create --name ${RESOURCE_GROUP} --location ${LOCATION}")
 
-var before = section(beforeYouBegin)
+var before = section(page.BeforeYouBegin)
 
 // integration is what the page's note asks for with API Server VNet Integration: the same again for another feature.
-var integration = section(beforeYouBegin, "NetworkIsolatedClusterPreview", "EnableAPIServerVnetIntegrationPreview")
+var integration = section(page.BeforeYouBegin, "NetworkIsolatedClusterPreview", "EnableAPIServerVnetIntegrationPreview")
 
 func byo() []step {
-	return steps(section(byoNetwork), section(byoRegistry), section(byoEndpoint), section(byoNames), section(byoIdentities))
+	return steps(section(page.BYONetwork), section(page.BYORegistry), section(page.BYOEndpoint), section(page.BYONames), section(page.BYOIdentities))
 }
 
 // shown is what the run's cluster is by `az aks show`: the page's own way to validate.
@@ -134,9 +136,9 @@ var noRegistry = []step{{do: func(s *session) {
 func another() []step {
 	return steps(
 		[]step{{do: func(s *session) { s.set("REGISTRY_NAME", s.vars["REGISTRY_NAME"]+"2") }}},
-		section(byoRegistry), section(byoEndpoint, "myPrivateEndpoint", "myPrivateEndpoint2", "myConnection", "myConnection2"),
-		part(byoNames, "az network private-dns record-set"), part(byoIdentities, "az role assignment create"),
-		section(registryID, "<New BYO ACR resource ID>", "${REGISTRY_ID}"),
+		section(page.BYORegistry), section(page.BYOEndpoint, "myPrivateEndpoint", "myPrivateEndpoint2", "myConnection", "myConnection2"),
+		part(page.BYONames, "az network private-dns record-set"), part(page.BYOIdentities, "az role assignment create"),
+		section(page.RegistryID, "<New BYO ACR resource ID>", "${REGISTRY_ID}"),
 	)
 }
 

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/cloister-dev/cloister/internal/lib/adminapi"
+	"github.com/cloister-dev/cloister/test/page"
 )
 
 // installation is a Cloister of the tests' own.
@@ -137,7 +138,7 @@ func (in *installation) workstation(t *testing.T, own bool) *terminal {
 type session struct {
 	*installation
 	*terminal
-	page page
+	page page.Page
 	vars map[string]string
 	own  bool // az is Cloister's
 	// applications counts the pods that a run has started.
@@ -231,7 +232,11 @@ func TestWalkthrough(t *testing.T) {
 
 func (in *installation) walk(t *testing.T, r run, own bool, number int) {
 	began := time.Now()
-	s := &session{installation: in, terminal: in.workstation(t, own), page: readPage(t), vars: map[string]string{}, own: own}
+	p, err := page.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &session{installation: in, terminal: in.workstation(t, own), page: p, vars: map[string]string{}, own: own}
 	defer s.close()
 	defer func() {
 		t.Logf("the run took %.0f s", time.Since(began).Seconds())
