@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"strings"
 	"time"
@@ -325,7 +326,14 @@ func (s *Service) adminNodeLog(_ http.ResponseWriter, r *http.Request) (any, err
 			if m.Name != name {
 				continue
 			}
-			log, err := s.nodes.Logs(m.ID, "provision")
+			which := "provision"
+			if r.URL.Query().Has("result") {
+				which = "result"
+			}
+			log, err := s.nodes.Logs(m.ID, which)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil, armerror.New(armerror.ResourceNotFound, "Node %s has not written that yet.", name)
+			}
 			if err != nil {
 				return nil, err
 			}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -190,6 +191,7 @@ func PrintTimeline(out io.Writer, t adminapi.Timeline) {
 
 func (g *globals) logs() *cobra.Command {
 	var node string
+	var result bool
 	c := &cobra.Command{
 		Use:   "logs [PROCESS]",
 		Short: "Print the log of a process (serve, registry, vnetservices, public, containerd, cp-…), or a node's provisioning log",
@@ -200,7 +202,10 @@ func (g *globals) logs() *cobra.Command {
 				return err
 			}
 			if node != "" {
-				return g.nodeLog(cmd, l, node)
+				return g.nodeLog(cmd, l, node, result)
+			}
+			if result {
+				return errors.New("--result is of a node: name it with --node")
 			}
 			if len(args) == 0 {
 				return listLogs(l)
@@ -213,17 +218,22 @@ func (g *globals) logs() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&node, "node", "", "name of a node: print its cluster-provision.log")
+	c.Flags().BoolVar(&result, "result", false, "with --node: print its provision.json, how provisioning ended, instead")
 	return c
 }
 
-func (g *globals) nodeLog(cmd *cobra.Command, l layout.Layout, node string) error {
+func (g *globals) nodeLog(cmd *cobra.Command, l layout.Layout, node string, result bool) error {
+	query := url.Values{"node": {node}}
+	if result {
+		query.Set("result", "")
+	}
 	var text struct {
 		Log string `json:"log"`
 	}
-	if err := newClient(l).do(cmd.Context(), http.MethodGet, "/cloister/v1/nodelog", url.Values{"node": {node}}, nil, &text); err != nil {
+	if err := newClient(l).do(cmd.Context(), http.MethodGet, "/cloister/v1/nodelog", query, nil, &text); err != nil {
 		return err
 	}
-	_, err := fmt.Print(text.Log)
+	_, err := fmt.Println(strings.TrimRight(text.Log, "\n"))
 	return err
 }
 

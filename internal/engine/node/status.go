@@ -137,12 +137,13 @@ func (e *Engine) Watch(ctx context.Context, fn func(id string, result bootstrap.
 // logs maps the names of a node's logs to files below /var.
 var logs = map[string]string{
 	"provision":  bootstrap.LogPath,
+	"result":     bootstrap.ResultPath,
 	"bootstrap":  "log/bootstrap/current",
 	"containerd": "log/containerd/current",
 	"kubelet":    "log/kubelet/current",
 }
 
-// Logs opens a log of the node called id: provision, bootstrap, containerd or kubelet. The error is
+// Logs opens a log of the node called id: provision, bootstrap, containerd or kubelet; or result, its provision.json. The error is
 // fs.ErrNotExist when nothing has been written yet.
 func (e *Engine) Logs(id, name string) (io.ReadCloser, error) {
 	path, ok := logs[name]
