@@ -37,8 +37,8 @@ type Engines struct {
 	RegistrySize func(id resourceid.ID) (int64, error)
 	// NodeRootfs is the file system that nodes are made from, AuthorityPEM what they trust.
 	NodeRootfs, AuthorityPEM string
-	// InSteps is managedclusters.Deps's.
-	InSteps func() (bool, error)
+	// InSteps is managedclusters.Deps's, AzureTiming agentpools.Deps's.
+	InSteps, AzureTiming func() (bool, error)
 	// Throttled tells whether too many requests are refused as Azure does; nil: they are not.
 	Throttled func() (bool, error)
 }

@@ -84,6 +84,7 @@ func (a *API) resourceTypes(e Engines) []resourcetype.Definition {
 			NodeImageVersion: nodeImageVersion, Rootfs: e.NodeRootfs, AuthorityPEM: e.AuthorityPEM,
 			TenantID: a.instance.TenantID, CredentialProviderVersion: credentialProviderVersion,
 			CachedImages: func(version string) []string { return []string{controlplane.DefaultImages(version).KubeProxy} },
+			AzureTiming:  e.AzureTiming,
 		}),
 	}, managedclusters.Endpoints(managedclusters.Deps{Commands: e.Commands, Versions: kubernetesVersions, DefaultVersion: defaultVersion, NodeImageVersion: nodeImageVersion}), agentpools.Endpoints(), features.Types(time.Now), recordsets.Types(e.World),
 		registries.Types(registries.Deps{World: e.World, Access: a.access, Imports: e.Imports, Size: e.RegistrySize, Password: a.instance.RegistryPassword}), registries.Unsupported())

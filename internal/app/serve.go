@@ -221,6 +221,10 @@ func (s *Service) open(in Instance) (err error) {
 			chosen, err := settings.Load(l.DataDir)
 			return chosen.Throttling == settings.ThrottlingAzure, err
 		},
+		AzureTiming: func() (bool, error) {
+			chosen, err := settings.Load(l.DataDir)
+			return chosen.AzureTiming, err
+		},
 	}, s.Log)
 	if err != nil {
 		return err

@@ -46,6 +46,7 @@ func WithProgress(fn func(Reporter) error) error {
 
 func (g *globals) up() *cobra.Command {
 	var asked settings.Settings
+	var soon bool
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "Start Cloister, building what is missing the first time",
@@ -64,10 +65,16 @@ func (g *globals) up() *cobra.Command {
 			if cmd.Flags().Changed("throttling") {
 				chosen.Throttling = asked.Throttling
 			}
+			if cmd.Flags().Changed("azure-timing") {
+				chosen.AzureTiming = asked.AzureTiming
+			}
+			if cmd.Flags().Changed("no-azure-timing") {
+				chosen.AzureTiming = !soon
+			}
 			if err := chosen.Validate(); err != nil {
 				return err
 			}
-			return g.runUp(cmd.Context(), chosen, slices.ContainsFunc([]string{"conversion", "listen", "throttling"}, cmd.Flags().Changed))
+			return g.runUp(cmd.Context(), chosen, slices.ContainsFunc([]string{"conversion", "listen", "throttling", "azure-timing", "no-azure-timing"}, cmd.Flags().Changed))
 		},
 	}
 	c.Flags().StringVar(&asked.Listen, "listen", "", "loopback address and port, such as 127.0.0.1:8443, at which the host's own programs reach the service, see cloister env; kept until it is said again")
@@ -75,6 +82,9 @@ func (g *globals) up() *cobra.Command {
 		`how a cluster is isolated later: "at-once" by one update of artifact source and outbound type, or "in-steps" as on Azure since 2026; kept until it is said again`)
 	c.Flags().StringVar(&asked.Throttling, "throttling", settings.ThrottlingOff,
 		`what becomes of too many requests on clusters and node pools: "azure" refuses them with 429 and Retry-After, by AKS's limits, "off" answers them; kept until it is said again`)
+	c.Flags().BoolVar(&asked.AzureTiming, "azure-timing", false, "let new nodes wait as long as Azure's do for what does not answer, minutes for each, before they fail; kept until --no-azure-timing is said")
+	c.Flags().BoolVar(&soon, "no-azure-timing", false, "let a failure of new nodes that is certain show within ten seconds, which is the default")
+	c.MarkFlagsMutuallyExclusive("azure-timing", "no-azure-timing")
 	return c
 }
 

@@ -249,6 +249,33 @@ func TestFailingNode(t *testing.T) {
 	}
 }
 
+// How long a node waits is settled when it is provisioned: one that failed has what is chosen by then when it tries again.
+func TestNodesWaitAsLongAsChosen(t *testing.T) {
+	h, m, id := newAKS(t)
+	scales := func() (scales []float64) {
+		for _, n := range m.nodes {
+			scales = append(scales, n.Bootstrap.RetryScale)
+		}
+		return scales
+	}
+	m.failing = "vmss000000"
+	if _, err := h.TryPut(id, create); err == nil {
+		t.Fatal("a cluster with a failing node succeeds")
+	}
+	for _, s := range scales() {
+		if s != 0 {
+			t.Errorf("unasked, a node waits by a scale of %g", s)
+		}
+	}
+	m.mu.Lock()
+	m.failing, m.azure = "", true
+	m.mu.Unlock()
+	h.Put(id, create)
+	if all := scales(); !slices.Contains(all, 1) {
+		t.Errorf("nodes wait by scales of %g, and none as Azure's", all)
+	}
+}
+
 func TestDeleteOfAFailedCluster(t *testing.T) {
 	h, m, id := newAKS(t)
 	m.failing = "vmss000001"

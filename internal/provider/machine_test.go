@@ -49,6 +49,7 @@ type machine struct {
 	inSteps   bool                               // clusters are isolated in steps only
 	warnings  func(cluster resourceid.ID) ([]adminapi.Warning, error)
 	diagnose  func(ctx context.Context, cluster resourceid.ID) (*adminapi.Diagnosis, error)
+	azure     bool // new nodes wait as long as Azure's
 }
 
 type fakeNode struct {
@@ -238,6 +239,7 @@ func aks(m *machine) []resourcetype.Definition {
 			Nodes: m, ControlPlane: m, Versions: []string{"1.30.3", "1.31.0"}, FirstRange: m.firstRange, NodeImageVersion: "AKSUbuntu-2204gen2containerd-202611.23.0", Rootfs: "/rootfs",
 			AuthorityPEM: "authority", TenantID: tenantID, CredentialProviderVersion: "1.32.3",
 			CachedImages: func(version string) []string { return []string{"kube-proxy:v" + version} }, Warnings: m.warn, Diagnose: m.why,
+			AzureTiming: func() (bool, error) { return m.azure, nil },
 		}),
 	)
 }

@@ -36,6 +36,9 @@ type Settings struct {
 	// Listen is the loopback address and port at which the host's own programs reach the service; "" is nowhere. It is
 	// read at the service's start.
 	Listen string `json:"listen,omitempty"`
+	// AzureTiming has nodes wait as long as Azure's do for what does not answer, minutes for each, before they fail. It
+	// holds for nodes that are provisioned from then on.
+	AzureTiming bool `json:"azureTiming,omitempty"`
 }
 
 // Path is the file of the installation in dataDir.

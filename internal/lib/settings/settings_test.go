@@ -21,6 +21,13 @@ func TestSettings(t *testing.T) {
 	if s, err := settings.Load(dir); err != nil || s.Conversion != settings.ConversionInSteps {
 		t.Errorf("saved: %+v, %v", s, err)
 	}
+	if s, err := settings.Load(dir); err != nil || s.AzureTiming {
+		t.Errorf("waits are Azure's unasked: %+v, %v", s, err)
+	}
+	write(`{"azureTiming": true}`)
+	if s, err := settings.Load(dir); err != nil || !s.AzureTiming || s.Conversion != settings.ConversionAtOnce {
+		t.Errorf("saved: %+v, %v", s, err)
+	}
 	for _, damaged := range []string{"{", `{"conversion": "never"}`, `{"conversion": "at-once", "throttling": "much"}`} {
 		write(damaged)
 		if s, err := settings.Load(dir); err == nil {

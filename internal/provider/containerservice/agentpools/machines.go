@@ -188,6 +188,12 @@ func (t service) nodeConfig(ctx context.Context, r *resourcetype.Reconciliation[
 	if err != nil {
 		return node.Config{}, err
 	}
+	scale := 0.0 // bootstrap's own
+	if azure, err := t.AzureTiming(); err != nil {
+		return node.Config{}, err
+	} else if azure {
+		scale = 1
+	}
 	size := vmSizes[p.VMSize]
 	identity := c.Properties.IdentityProfile["kubeletidentity"]
 	vnet, _ := subnet.Parent()
@@ -219,7 +225,7 @@ func (t service) nodeConfig(ctx context.Context, r *resourcetype.Reconciliation[
 				SecurityGroupName: "aks-agentpool-" + c.Memory.Suffix + "-nsg", RouteTableName: "aks-agentpool-" + c.Memory.Suffix + "-routetable",
 				ScaleSetName: scaleSet,
 			},
-			RetryScale: t.RetryScale,
+			RetryScale: scale,
 		},
 	}, nil
 }

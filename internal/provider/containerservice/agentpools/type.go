@@ -65,8 +65,8 @@ type Deps struct {
 	CredentialProviderVersion string
 	// CachedImages are bootstrap.Config's, for a version of Kubernetes.
 	CachedImages func(version string) []string
-	// RetryScale is bootstrap.Config's.
-	RetryScale float64
+	// AzureTiming tells whether a node that is provisioned now waits as long as Azure's for what does not answer.
+	AzureTiming func() (bool, error)
 	// Warnings tells what of a cluster works and does not do what its user may believe. Nil: nobody looks.
 	Warnings func(ctx context.Context, cluster resourceid.ID) ([]adminapi.Warning, error)
 	// Diagnose tells why a cluster's nodes do not start. Nil: nobody looks.
