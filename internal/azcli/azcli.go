@@ -113,6 +113,8 @@ var groups = []struct{ path, help string }{
 	{"account", "Manage Azure subscription information."},
 	{"acr", "Manage private registries with Azure Container Registries."},
 	{"acr cache", "Manage cache rules in Azure Container Registries."},
+	{"acr config", "Configure policies for Azure Container Registries."},
+	{"acr config authentication-as-arm", "Manage 'Azure AD authenticate as ARM' policy for Azure Container Registries."},
 	{"acr repository", "Manage repositories (image names) for Azure Container Registries."},
 	{"ad", "Manage Microsoft Entra ID entities needed for Azure role-based access control, through Microsoft Graph."},
 	{"ad signed-in-user", "Show graph information about current signed-in user in CLI."},

@@ -56,8 +56,38 @@ func registryCommands() []command {
 				return c.write(id, registryAPI, object{"properties": object{"privateLinkServiceConnectionState": object{"status": status, "description": c.get("description")}}})
 			}}
 	}
+	asARM := []arg{registryName, optional(argGroup)}
 	return append(all,
 		decide("approve", "Approved"), decide("reject", "Rejected"),
+		command{path: "acr config authentication-as-arm show", help: "Show the configured 'Azure AD authenticate as ARM' policy.", args: asARM, run: func(c *call) (any, error) {
+			_, doc, err := readRegistry(c)
+			if err != nil {
+				return nil, err
+			}
+			return authenticationAsARM(doc), nil
+		}},
+		command{path: "acr config authentication-as-arm update", help: "Update 'Azure AD authenticate as ARM' policy.", example: "-r myregistry --status enabled",
+			args: append(asARM, arg{name: "status", help: "Indicates whether tokens for Azure Resource Manager are accepted by the registry.", choices: []string{"disabled", "enabled"}}),
+			run: func(c *call) (any, error) {
+				id, doc, err := readRegistry(c)
+				if err != nil {
+					return nil, err
+				}
+				// As az: all policies go back, with the one changed.
+				properties, _ := doc["properties"].(map[string]any)
+				policies, _ := properties["policies"].(map[string]any)
+				if policies == nil {
+					policies = object{}
+				}
+				if status := c.get("status"); status != "" {
+					policies[policyAsARM] = object{"status": status}
+				}
+				written, err := c.c.long(c.ctx, http.MethodPatch, id, id.String(), registryAPI, object{"properties": object{"policies": policies}}, false)
+				if err != nil {
+					return nil, err
+				}
+				return authenticationAsARM(written), nil
+			}},
 		command{path: "acr create", help: "Create an Azure Container Registry.", example: "-g demo -n myregistry --sku Premium --public-network-enabled false", table: table,
 			args: registry.args(append([]arg{needed, argLocation, argTags}, settings...)...), run: func(c *call) (any, error) {
 				p := object{"adminUserEnabled": false, "anonymousPullEnabled": false}
@@ -107,6 +137,26 @@ func registryCommands() []command {
 				return c.write(rule.target(c), cacheAPI, object{"properties": object{"credentialSetResourceId": nil, "sourceRepository": c.get("source-repo"), "targetRepository": c.get("target-repo")}})
 			}},
 	)
+}
+
+const policyAsARM = "azureADAuthenticationAsArmPolicy"
+
+// readRegistry is the registry that a command names by --registry.
+func readRegistry(c *call) (resourceid.ID, map[string]any, error) {
+	id, err := findRegistry(c, c.get("registry"))
+	if err != nil {
+		return id, nil, err
+	}
+	doc, err := c.c.get(c.ctx, id, registryAPI)
+	return id, doc, err
+}
+
+func authenticationAsARM(registry any) any {
+	for _, part := range []string{"properties", "policies", policyAsARM} {
+		m, _ := registry.(map[string]any)
+		registry = m[part]
+	}
+	return registry
 }
 
 // registrySettings are the properties that were asked for.
