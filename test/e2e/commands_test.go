@@ -21,6 +21,9 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"node":         cmdNode,
 	"eventually":   cmdEventually,
 	"foreign":      cmdForeign,
+	"page":         cmdPage,
+	"failed":       cmdFailed,
+	"mends":        cmdMends,
 }
 
 func usage(ts *testscript.TestScript, ok bool, text string) {

@@ -80,6 +80,9 @@ func TestScripts(t *testing.T) {
 			env.Setenv("REACH", filepath.Join(tools, "reach"))
 			env.Setenv("PATH", tools+":"+env.Getenv("PATH"))
 			env.Setenv("CLUSTER", "demo/demo")
+			for _, v := range pageNames {
+				env.Setenv(v[0], v[1])
+			}
 			s := &story{began: time.Now(), env: env}
 			env.Values[storyKey{}] = s
 			s.use("data")
