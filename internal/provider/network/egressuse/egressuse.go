@@ -122,6 +122,16 @@ func SubnetsOf(ctx context.Context, docs resourcetype.Reader, id resourceid.ID) 
 	return subnets, err
 }
 
+// SubnetLinks are SubnetsOf as the resource's answer shows them.
+func SubnetLinks(ctx context.Context, docs resourcetype.Reader, id resourceid.ID) ([]Link, error) {
+	subnets, err := SubnetsOf(ctx, docs, id)
+	var links []Link
+	for _, s := range subnets {
+		links = append(links, Link{ID: s.String()})
+	}
+	return links, err
+}
+
 // Members are the IP configurations of network interfaces in each backend pool of a load balancer, by the pool's key.
 func Members(ctx context.Context, docs resourcetype.Reader, balancer resourceid.ID) (map[string][]Link, error) {
 	members := map[string][]Link{}

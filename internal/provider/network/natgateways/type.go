@@ -157,13 +157,7 @@ func references(m *Model) []resourcetype.Reference {
 	return refs
 }
 
-func render(ctx context.Context, v *resourcetype.View[Model]) error {
-	subnets, err := egressuse.SubnetsOf(ctx, v.Documents, v.ID)
-	if err != nil {
-		return err
-	}
-	for _, s := range subnets {
-		v.Model.Properties.Subnets = append(v.Model.Properties.Subnets, egressuse.Link{ID: s.String()})
-	}
-	return nil
+func render(ctx context.Context, v *resourcetype.View[Model]) (err error) {
+	v.Model.Properties.Subnets, err = egressuse.SubnetLinks(ctx, v.Documents, v.ID)
+	return err
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
+	"github.com/cloister-dev/cloister/internal/provider/network/inlinechildren"
 )
 
 // Name is the resource type.
@@ -83,69 +84,22 @@ func Spec(w World, defaults []Rule) resourcetype.Spec[Model] {
 			if err := w.Sync(ctx); err != nil {
 				return resourcetype.Result{}, fmt.Errorf("apply %s: %w", r.ID, err)
 			}
-			return children(ctx, r)
+			return inlinechildren.Await(ctx, r, rulesType)
 		},
 	}
 }
 
-// children waits for the security rules: they were written with their parent and have operations of their own.
-func children(ctx context.Context, r *resourcetype.Reconciliation[Model]) (resourcetype.Result, error) {
-	list, err := r.Client.List(ctx, r.ID, rulesType)
-	if err != nil {
-		return resourcetype.Result{}, fmt.Errorf("list the security rules of %s: %w", r.ID, err)
-	}
-	for _, c := range list {
-		switch state := resourcetype.State(c.Body); {
-		case state == resourcestore.Failed && !r.Deleting:
-			return resourcetype.Result{}, armerror.New("ChildResourceFailed", "The security rule %s could not be made; its own operation tells why.", c.ID)
-		case c.Deleting || state != resourcestore.Succeeded:
-			return resourcetype.Result{Waiting: true}, nil
-		}
-	}
-	return resourcetype.Result{}, nil
-}
-
 func prepare(ctx context.Context, r *resourcetype.Request[Model]) error {
 	p := &r.Model.Properties
-	var problems []*armerror.Error
-	named := map[string]bool{}
-	if p.SecurityRules != nil {
-		for i, raw := range *p.SecurityRules {
-			target := fmt.Sprintf("properties.securityRules[%d].name", i)
-			var s struct {
-				Name string `json:"name"`
-			}
-			if err := json.Unmarshal(raw, &s); err != nil || s.Name == "" || strings.Contains(s.Name, "/") {
-				problems = append(problems, armerror.New("InvalidRequestFormat", "Cannot parse the request: security rule %d of '%s' has no valid name.", i, r.ID.Name()).WithTarget(target))
-				continue
-			}
-			id, err := resourceid.Parse(r.ID.String() + "/securityRules/" + s.Name)
-			if err != nil {
-				problems = append(problems, armerror.New("InvalidResourceName", "Resource name %s is invalid.", s.Name).WithTarget(target))
-				continue
-			}
-			if named[id.Key()] {
-				problems = append(problems, armerror.New("DuplicateResourceName", "Resource %s has two child resources with the same name (%s).", r.ID, s.Name).WithTarget(target))
-				continue
-			}
-			named[id.Key()] = true
-			r.PutChild(id, raw)
-		}
-	}
-	if err := armerror.Join(problems); err != nil {
-		return err
-	}
 	// A PUT (it alone carries a location) is the whole truth of a group: rules it does not name go, unlike
 	// the subnets of a network.
-	stored, err := r.Documents.List(ctx, r.ID, rulesType)
-	if err != nil {
-		return fmt.Errorf("list the rules of %s: %w", r.ID, err)
-	}
 	if _, whole := r.Sent["location"]; whole || p.SecurityRules != nil {
-		for _, s := range stored {
-			if !named[s.ID.Key()] {
-				r.DeleteChild(s.ID)
-			}
+		problems, err := inlinechildren.Put(ctx, r, rulesType, p.SecurityRules)
+		if err == nil {
+			err = armerror.Join(problems)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	guid := uuid.NewString()
@@ -198,23 +152,9 @@ func prepareDelete(ctx context.Context, r *resourcetype.Request[Model]) error {
 }
 
 func render(ctx context.Context, v *resourcetype.View[Model], defaults []Rule) error {
-	stored, err := v.Documents.List(ctx, v.ID, rulesType)
+	rules, err := inlinechildren.Show(ctx, v.Documents, v.ID, rulesType)
 	if err != nil {
-		return fmt.Errorf("list the rules of %s: %w", v.ID, err)
-	}
-	rules := make([]json.RawMessage, 0, len(stored))
-	for _, s := range stored {
-		var doc map[string]any
-		if err := json.Unmarshal(s.Body, &doc); err != nil {
-			return fmt.Errorf("read %s: %w", s.ID, err)
-		}
-		delete(doc, "cloister")
-		doc["id"], doc["name"], doc["type"], doc["etag"] = s.ID.String(), s.ID.Name(), rulesType, s.ETag()
-		raw, err := json.Marshal(doc)
-		if err != nil {
-			return err
-		}
-		rules = append(rules, raw)
+		return err
 	}
 	p := &v.Model.Properties
 	p.SecurityRules = &rules

@@ -15,9 +15,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
-	"github.com/cloister-dev/cloister/internal/arm/resourceid"
-	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
+	"github.com/cloister-dev/cloister/internal/provider/network/inlinechildren"
 	"github.com/cloister-dev/cloister/internal/provider/network/subnetuse"
 	"github.com/cloister-dev/cloister/internal/provider/network/vnetpeering"
 )
@@ -55,50 +54,35 @@ func Spec(w World) resourcetype.Spec[Model] {
 			if err := w.Sync(ctx); err != nil {
 				return resourcetype.Result{}, fmt.Errorf("bring up the network of %s: %w", r.ID, err)
 			}
-			return children(ctx, r)
+			return inlinechildren.Await(ctx, r, childTypes...)
 		},
 	}
-}
-
-// children waits for the subnets and peerings: they were written with their parent and have operations of their own.
-func children(ctx context.Context, r *resourcetype.Reconciliation[Model]) (resourcetype.Result, error) {
-	for _, kind := range childTypes {
-		list, err := r.Client.List(ctx, r.ID, kind)
-		if err != nil {
-			return resourcetype.Result{}, fmt.Errorf("list the children of %s: %w", r.ID, err)
-		}
-		for _, c := range list {
-			switch state := resourcetype.State(c.Body); {
-			case state == resourcestore.Failed && !r.Deleting:
-				return resourcetype.Result{}, armerror.New("ChildResourceFailed", "%s could not be made; its own operation tells why.", c.ID)
-			case c.Deleting || state != resourcestore.Succeeded:
-				return resourcetype.Result{Waiting: true}, nil
-			}
-		}
-	}
-	return resourcetype.Result{}, nil
 }
 
 func prepare(ctx context.Context, r *resourcetype.Request[Model]) error {
 	p := &r.Model.Properties
 	problems := validate(r.ID, p)
 
-	stored, err := r.Documents.List(ctx, r.ID, subnetsType)
-	if err != nil {
-		return fmt.Errorf("list the subnets of %s: %w", r.ID, err)
-	}
 	// A request without the property leaves the children alone; a list is the whole truth.
-	if p.Subnets != nil {
-		problems = append(problems, inline(r, "subnets", *p.Subnets, stored)...)
-	} else {
+	if p.Subnets == nil {
+		stored, err := r.Documents.List(ctx, r.ID, subnetsType)
+		if err != nil {
+			return fmt.Errorf("list the subnets of %s: %w", r.ID, err)
+		}
 		problems = append(problems, keepsSubnets(r.ID, p, stored)...)
 	}
-	if p.Peerings != nil {
-		there, err := r.Documents.List(ctx, r.ID, vnetpeering.Name)
-		if err != nil {
-			return fmt.Errorf("list the peerings of %s: %w", r.ID, err)
+	for _, c := range []struct {
+		kind string
+		list *[]json.RawMessage
+	}{{subnetsType, p.Subnets}, {vnetpeering.Name, p.Peerings}} {
+		if c.list == nil {
+			continue
 		}
-		problems = append(problems, inline(r, "virtualNetworkPeerings", *p.Peerings, there)...)
+		more, err := inlinechildren.Put(ctx, r, c.kind, c.list)
+		if err != nil {
+			return err
+		}
+		problems = append(problems, more...)
 	}
 	if r.Existing != nil && p.AddressSpace != nil {
 		problem, err := vnetpeering.CheckSpace(ctx, r.Documents, r.ID, p.AddressSpace.AddressPrefixes)
@@ -121,39 +105,6 @@ func prepare(ctx context.Context, r *resourcetype.Request[Model]) error {
 		r.Model.Cloister = &Memory{ID: strings.ReplaceAll(uuid.NewString(), "-", "")[:10]}
 	}
 	return nil
-}
-
-// inline writes the children that the request carries, and deletes the others.
-func inline(r *resourcetype.Request[Model], property string, list []json.RawMessage, stored []resourcestore.Resource) []*armerror.Error {
-	var problems []*armerror.Error
-	named := map[string]bool{}
-	for i, raw := range list {
-		var s struct {
-			Name string `json:"name"`
-		}
-		target := fmt.Sprintf("properties.%s[%d].name", property, i)
-		if err := json.Unmarshal(raw, &s); err != nil || s.Name == "" {
-			problems = append(problems, armerror.New("InvalidRequestFormat", "Cannot parse the request: %s %d of virtual network '%s' has no name.", property, i, r.ID.Name()).WithTarget(target))
-			continue
-		}
-		id, err := resourceid.Parse(r.ID.String() + "/" + property + "/" + s.Name)
-		if err != nil || strings.Contains(s.Name, "/") {
-			problems = append(problems, armerror.New("InvalidResourceName", "Resource name %s is invalid.", s.Name).WithTarget(target))
-			continue
-		}
-		if named[id.Key()] {
-			problems = append(problems, armerror.New("DuplicateResourceName", "Resource %s has two child resources with the same name (%s).", r.ID, s.Name).WithTarget(target))
-			continue
-		}
-		named[id.Key()] = true
-		r.PutChild(id, raw)
-	}
-	for _, s := range stored {
-		if !named[s.ID.Key()] {
-			r.DeleteChild(s.ID)
-		}
-	}
-	return problems
 }
 
 func prepareDelete(ctx context.Context, r *resourcetype.Request[Model]) error {
