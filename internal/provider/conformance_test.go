@@ -35,7 +35,7 @@ func TestConformance(t *testing.T) {
 		"NAT gateway": func(h *resourcetypetest.Harness, p parts) resourcetypetest.Case {
 			ip := h.ID(network+"publicIPAddresses", "ip")
 			h.Put(ip, `{"location":"eastus","sku":{"name":"Standard"}}`)
-			return resourcetypetest.Case{ID: h.ID(network+"natGateways", "nat"), Body: `{"location":"eastus","sku":{"name":"Standard"},"properties":{"idleTimeoutInMinutes":10,"publicIpAddresses":[{"id":"` + ip.String() + `"}]}}`}
+			return resourcetypetest.Case{ID: h.ID(network+"natGateways", "nat"), Body: `{"location":"eastus","sku":{"name":"Standard"},"properties":{"idleTimeoutInMinutes":4,"publicIpAddresses":[{"id":"` + ip.String() + `"}]}}`}
 		},
 		"route table": func(h *resourcetypetest.Harness, _ parts) resourcetypetest.Case {
 			return resourcetypetest.Case{ID: h.ID(network+"routeTables", "rt"), Body: `{"location":"eastus","properties":{"disableBgpRoutePropagation":true,"routes":[` + userRoute + `]}}`}

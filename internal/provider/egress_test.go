@@ -119,6 +119,7 @@ func TestWaysOutInUse(t *testing.T) {
 func TestWaysOutRefuse(t *testing.T) {
 	h := resourcetypetest.New(t, definitions(true)...)
 	o := waysOut(h, parts{})
+	rule := func(property string) string { return `{"properties":{"outboundRules":[{"name":"o","properties":{"protocol":"All",` + property + `}}]}}` }
 	for _, c := range []struct {
 		kind, body, want string
 	}{
@@ -127,6 +128,12 @@ func TestWaysOutRefuse(t *testing.T) {
 		{"publicIPAddresses", `{"properties":{"publicIPAddressVersion":"IPv6"}}`, "NotSupported@properties.publicIPAddressVersion"},
 		{"publicIPAddresses", `{"properties":{"dnsSettings":{"domainNameLabel":"x"}}}`, "NotSupported@properties.dnsSettings"},
 		{"publicIPAddresses", `{"properties":{"idleTimeoutInMinutes":31}}`, "IdleTimeoutOutOfRange@properties.idleTimeoutInMinutes"},
+		{"publicIPAddresses", `{"properties":{"idleTimeoutInMinutes":10}}`, "NotSupported@properties.idleTimeoutInMinutes"},
+		{"natGateways", `{"properties":{"idleTimeoutInMinutes":30}}`, "NotSupported@properties.idleTimeoutInMinutes"},
+		{"natGateways", `{"properties":{"idleTimeoutInMinutes":121}}`, "IdleTimeoutOutOfRange@properties.idleTimeoutInMinutes"},
+		{"loadBalancers", rule(`"allocatedOutboundPorts":8`), "NotSupported@properties.outboundRules[0].properties.allocatedOutboundPorts"},
+		{"loadBalancers", rule(`"allocatedOutboundPorts":7`), "OutboundRuleInvalidAllocatedOutboundPorts@properties.outboundRules[0].properties.allocatedOutboundPorts"},
+		{"loadBalancers", rule(`"idleTimeoutInMinutes":5`), "NotSupported@properties.outboundRules[0].properties.idleTimeoutInMinutes"},
 		{"natGateways", `{"properties":{"publicIpPrefixes":[{"id":"/x"}]}}`, "NotSupported@properties.publicIpPrefixes"},
 		{"natGateways", `{"sku":{"name":"StandardV2"},"properties":{}}`, "NotSupported@sku.name"},
 		{"natGateways", `{"properties":{"publicIpAddresses":[{"id":"` + h.ID("Microsoft.Network/publicIPAddresses", "none").String() + `"}]}}`, "InvalidResourceReference@properties.publicIpAddresses[0].id"},

@@ -31,7 +31,7 @@ func TestWaysOutBySDK(t *testing.T) {
 	}
 	natBegun, err := network.NewNatGatewaysClient().BeginCreateOrUpdate(ctx, "rg", "nat", armnetwork.NatGateway{
 		Location: to.Ptr("eastus"), SKU: &armnetwork.NatGatewaySKU{Name: to.Ptr(armnetwork.NatGatewaySKUNameStandard)},
-		Properties: &armnetwork.NatGatewayPropertiesFormat{PublicIPAddresses: []*armnetwork.SubResource{{ID: natIP.ID}}, IdleTimeoutInMinutes: to.Ptr[int32](10)},
+		Properties: &armnetwork.NatGatewayPropertiesFormat{PublicIPAddresses: []*armnetwork.SubResource{{ID: natIP.ID}}, IdleTimeoutInMinutes: to.Ptr[int32](4)},
 	}, nil)
 	nat := finish(t, natBegun, err)
 	tableBegun, err := network.NewRouteTablesClient().BeginCreateOrUpdate(ctx, "rg", "rt", armnetwork.RouteTable{Location: to.Ptr("eastus"), Properties: &armnetwork.RouteTablePropertiesFormat{}}, nil)

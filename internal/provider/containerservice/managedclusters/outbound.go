@@ -145,6 +145,12 @@ func isolates(r *resourcetype.Request[Model]) bool {
 	return was.BootstrapProfile != nil && was.BootstrapProfile.ArtifactSource == "Direct" && now.BootstrapProfile.ArtifactSource == "Cache" && isolated(now.NetworkProfile.OutboundType)
 }
 
+// AKS's default idle timeouts in minutes, of a load balancer's rule and of a NAT gateway.
+const (
+	balancerIdle = 30
+	gatewayIdle  = 4
+)
+
 // validateProfiles checks what the request says about the addresses that a cluster is seen with outside.
 func validateProfiles(ctx context.Context, docs resourcetype.Reader, n *NetworkProfile) error {
 	const at = "properties.networkProfile."
@@ -158,6 +164,10 @@ func validateProfiles(ctx context.Context, docs resourcetype.Reader, n *NetworkP
 			return armerror.New(codeUnsupported, "networkProfile.loadBalancerProfile.outboundIPPrefixes is not supported by Cloister; use outboundIPs or managedOutboundIPs.").WithTarget(at + "loadBalancerProfile.outboundIPPrefixes")
 		case p.ManagedOutboundIPs != nil && (p.ManagedOutboundIPs.Count < 1 || p.ManagedOutboundIPs.Count > 100):
 			return armerror.New("InvalidLoadBalancerProfileManagedOutboundIPCount", "The managed outbound IP count %d is not between 1 and 100.", p.ManagedOutboundIPs.Count).WithTarget(at + "loadBalancerProfile.managedOutboundIPs.count")
+		case p.AllocatedOutboundPorts != nil && *p.AllocatedOutboundPorts != 0:
+			return armerror.New(codeUnsupported, "networkProfile.loadBalancerProfile.allocatedOutboundPorts %d is not supported by Cloister; ports are not rationed, which is 0.", *p.AllocatedOutboundPorts).WithTarget(at + "loadBalancerProfile.allocatedOutboundPorts")
+		case p.IdleTimeoutInMinutes != nil && *p.IdleTimeoutInMinutes != balancerIdle:
+			return armerror.New(codeUnsupported, "networkProfile.loadBalancerProfile.idleTimeoutInMinutes %d is not supported by Cloister; the one that there is is %d.", *p.IdleTimeoutInMinutes, balancerIdle).WithTarget(at + "loadBalancerProfile.idleTimeoutInMinutes")
 		}
 		if p.OutboundIPs != nil {
 			if err := validateOwnIPs(ctx, docs, p, at+"loadBalancerProfile.outboundIPs"); err != nil {
@@ -171,6 +181,8 @@ func validateProfiles(ctx context.Context, docs resourcetype.Reader, n *NetworkP
 		}
 		if i := p.IdleTimeoutInMinutes; i != nil && (*i < 4 || *i > 120) {
 			return armerror.New("InvalidNATGatewayProfileIdleTimeoutInMinutes", "The idle timeout of %d minutes is not between 4 and 120.", *i).WithTarget(at + "natGatewayProfile.idleTimeoutInMinutes")
+		} else if i != nil && *i != gatewayIdle {
+			return armerror.New(codeUnsupported, "networkProfile.natGatewayProfile.idleTimeoutInMinutes %d is not supported by Cloister; the one that there is is %d.", *i, gatewayIdle).WithTarget(at + "natGatewayProfile.idleTimeoutInMinutes")
 		}
 	}
 	return nil

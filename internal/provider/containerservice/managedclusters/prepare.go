@@ -129,7 +129,7 @@ func defaultProfiles(n *NetworkProfile) {
 			nat.ManagedOutboundIPs = &ManagedIPs{Count: 1}
 		}
 		if nat.IdleTimeoutInMinutes == nil {
-			nat.IdleTimeoutInMinutes = ptr(4)
+			nat.IdleTimeoutInMinutes = ptr(gatewayIdle)
 		}
 		nat.EffectiveOutboundIPs = nil
 		n.NATGateway = nat

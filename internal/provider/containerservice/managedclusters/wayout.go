@@ -118,7 +118,7 @@ func (w wayOut) publicIPs(count int) []reference {
 		w.put(id, networkAPI, object{
 			"location": w.r.Model.Location, "sku": object{"name": "Standard", "tier": "Regional"},
 			"tags":       object{"aks-managed-type": "aks-slb-managed-outbound-ip"},
-			"properties": object{"publicIPAllocationMethod": "Static", "publicIPAddressVersion": "IPv4", "idleTimeoutInMinutes": 30},
+			"properties": object{"publicIPAllocationMethod": "Static", "publicIPAddressVersion": "IPv4", "idleTimeoutInMinutes": balancerIdle},
 		})
 		out = append(out, reference{id.String()})
 	}
@@ -158,19 +158,12 @@ func (w wayOut) loadBalancer(p *LoadBalancerProfile) {
 		frontends = append(frontends, object{"name": name, "properties": object{"publicIPAddress": object{"id": ip.ID}}})
 		refs = append(refs, sub("frontendIPConfigurations", name))
 	}
-	ports, idle := 0, 30
-	if p.AllocatedOutboundPorts != nil {
-		ports = *p.AllocatedOutboundPorts
-	}
-	if p.IdleTimeoutInMinutes != nil {
-		idle = *p.IdleTimeoutInMinutes
-	}
 	w.put(id, networkAPI, object{"location": m.Location, "sku": object{"name": "Standard", "tier": "Regional"}, "properties": object{
 		"frontendIPConfigurations": frontends,
 		"backendAddressPools":      []object{{"name": backendServices}, {"name": backendOutbound}},
 		"outboundRules": []object{{"name": "aksOutboundRule", "properties": object{
 			"frontendIPConfigurations": refs, "backendAddressPool": sub("backendAddressPools", backendOutbound),
-			"protocol": "All", "idleTimeoutInMinutes": idle, "allocatedOutboundPorts": ports, "enableTcpReset": true,
+			"protocol": "All", "idleTimeoutInMinutes": balancerIdle, "allocatedOutboundPorts": 0, "enableTcpReset": true,
 		}}},
 	}})
 	if w.err != nil || len(w.pending) > 0 {

@@ -106,6 +106,13 @@ func poolID(balancer resourceid.ID, name string) resourceid.ID {
 	return balancer.Child("backendAddressPools", name)
 }
 
+// Idle timeouts of outbound rules in minutes: Azure's default, and that of the rule that AKS makes. They are kept, and no
+// others: the kernel's clock ends flows, whatever is said.
+const (
+	defaultIdle  = 4
+	clustersIdle = 30
+)
+
 // fill sets defaults and what is read-only.
 func fill(r *resourcetype.Request[Model]) {
 	m, p := r.Model, &r.Model.Properties
@@ -133,7 +140,7 @@ func fill(r *resourcetype.Request[Model]) {
 		o := &p.OutboundRules[i]
 		o.ID, o.Type, o.Properties.ProvisioningState = r.ID.String()+"/outboundRules/"+o.Name, Name+"/outboundRules", resourcestore.Succeeded
 		if o.Properties.IdleTimeoutInMinutes == 0 {
-			o.Properties.IdleTimeoutInMinutes = 4
+			o.Properties.IdleTimeoutInMinutes = defaultIdle
 		}
 	}
 	none := []json.RawMessage{}

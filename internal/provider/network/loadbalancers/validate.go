@@ -154,8 +154,12 @@ func (v *validation) outbound(at string, p *OutboundRuleProperties, frontends, p
 	}
 	if n := p.AllocatedOutboundPorts; n < 0 || n > 64000 || n%8 != 0 {
 		v.add(at+".allocatedOutboundPorts", armerror.New("OutboundRuleInvalidAllocatedOutboundPorts", "allocatedOutboundPorts is %d. It must be a multiple of 8 between 0 and 64000.", n))
+	} else if n != 0 {
+		v.refuse(at+".allocatedOutboundPorts", fmt.Sprintf("An outbound rule with a share of %d ports", n))
 	}
 	if n := p.IdleTimeoutInMinutes; n != 0 && (n < 4 || n > 120) {
 		v.add(at+".idleTimeoutInMinutes", armerror.New("IdleTimeoutOutOfRange", "The idle timeout of an outbound rule of load balancer '%s' is %d minutes. It must be between 4 and 120.", v.id.Name(), n))
+	} else if n != 0 && n != defaultIdle && n != clustersIdle {
+		v.refuse(at+".idleTimeoutInMinutes", fmt.Sprintf("An outbound rule with an idle timeout of %d minutes", n))
 	}
 }

@@ -77,6 +77,9 @@ func Spec(w World) resourcetype.Spec[Model] {
 	}
 }
 
+// defaultIdle is Azure's idle timeout in minutes, and the one that there is: the kernel's clock ends flows, and knows no other.
+const defaultIdle = 4
+
 // mostAddresses is how many public IP addresses Azure lets a NAT gateway have.
 const mostAddresses = 16
 
@@ -96,7 +99,7 @@ func prepare(ctx context.Context, r *resourcetype.Request[Model]) error {
 	}
 	m.SKU = &SKU{Name: "Standard"}
 	if p.IdleTimeoutInMinutes == 0 {
-		p.IdleTimeoutInMinutes = 4
+		p.IdleTimeoutInMinutes = defaultIdle
 	}
 	p.Subnets = nil
 	p.ResourceGUID = uuid.NewString()
@@ -118,6 +121,8 @@ func validate(id resourceid.ID, m *Model) []*armerror.Error {
 	p := &m.Properties
 	if n := p.IdleTimeoutInMinutes; n != 0 && (n < 4 || n > 120) {
 		add("properties.idleTimeoutInMinutes", armerror.New("IdleTimeoutOutOfRange", "The idle timeout of NAT gateway '%s' is %d minutes. It must be between 4 and 120.", id.Name(), n))
+	} else if n != 0 && n != defaultIdle {
+		refuse("properties.idleTimeoutInMinutes", fmt.Sprintf("An idle timeout of %d minutes", n))
 	}
 	if n := len(p.PublicIPAddresses); n > mostAddresses {
 		add("properties.publicIpAddresses", armerror.New("NatGatewayPublicIpCountLimitReached", "NAT gateway '%s' has %d public IP addresses. %d is the most.", id.Name(), n, mostAddresses))

@@ -94,6 +94,13 @@ func Spec(w World) resourcetype.Spec[Model] {
 	}
 }
 
+// Idle timeouts in minutes: Azure's default, and that of the addresses that AKS makes. They are kept, and no others: the
+// kernel's clock ends flows, whatever is said.
+const (
+	defaultIdle  = 4
+	clustersIdle = 30
+)
+
 func prepare(ctx context.Context, r *resourcetype.Request[Model]) error {
 	if err := armerror.Join(validate(r.ID, r.Model)); err != nil {
 		return err
@@ -102,7 +109,7 @@ func prepare(ctx context.Context, r *resourcetype.Request[Model]) error {
 	m.SKU = &SKU{Name: "Standard", Tier: "Regional"}
 	p.PublicIPAddressVersion, p.PublicIPAllocationMethod = "IPv4", "Static"
 	if p.IdleTimeoutInMinutes == 0 {
-		p.IdleTimeoutInMinutes = 4
+		p.IdleTimeoutInMinutes = defaultIdle
 	}
 	p.IPTags, p.IPConfiguration, p.NATGateway = []json.RawMessage{}, nil, nil
 	if r.Existing != nil {
@@ -163,6 +170,8 @@ func validate(id resourceid.ID, m *Model) []*armerror.Error {
 	}
 	if n := p.IdleTimeoutInMinutes; n != 0 && (n < 4 || n > 30) {
 		add("properties.idleTimeoutInMinutes", armerror.New("IdleTimeoutOutOfRange", "The idle timeout of public IP address '%s' is %d minutes. It must be between 4 and 30.", id.Name(), n))
+	} else if n != 0 && n != defaultIdle && n != clustersIdle {
+		refuse("properties.idleTimeoutInMinutes", fmt.Sprintf("An idle timeout of %d minutes", n))
 	}
 	if len(p.IPTags) > 0 {
 		refuse("properties.ipTags", "An IP tag")
