@@ -131,7 +131,9 @@ func (m *Manager) checkSubscription(ctx context.Context, d resourcetype.Definiti
 		return fmt.Errorf("look up the registration of %s: %w", d.Namespace(), err)
 	}
 	if !ok {
-		return armerror.New(armerror.MissingRegistration, "The subscription is not registered to use namespace '%s'. See https://aka.ms/rps-not-found for how to register subscriptions.", d.Namespace())
+		e := armerror.New(armerror.MissingRegistration, "The subscription is not registered to use namespace '%s'. See https://aka.ms/rps-not-found for how to register subscriptions.", d.Namespace())
+		e.Details = []*armerror.Error{armerror.New(e.Code, "%s", e.Message).WithTarget(d.Namespace())} // where the namespace can be read
+		return e
 	}
 	return nil
 }

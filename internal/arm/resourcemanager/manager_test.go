@@ -370,8 +370,8 @@ func TestDirectoryAndRegistration(t *testing.T) {
 	}
 	resourcetypetest.WantError(t, put(all, resourceid.Group("other", "g").Resource(networks, "n"), "eastus"), armerror.SubscriptionNotFound)
 	e = resourcetypetest.WantError(t, put(m(clouds{}), net, "westus"), armerror.MissingRegistration)
-	if e.HTTPStatus() != http.StatusConflict || !strings.HasPrefix(e.Message, "The subscription is not registered to use namespace 'Microsoft.Test'.") {
-		t.Error(e.Message)
+	if e.HTTPStatus() != http.StatusConflict || !strings.HasPrefix(e.Message, "The subscription is not registered to use namespace 'Microsoft.Test'.") || len(e.Details) != 1 || e.Details[0].Target != "Microsoft.Test" {
+		t.Errorf("%+v", e)
 	}
 }
 
