@@ -76,7 +76,7 @@ func TestRefuses(t *testing.T) {
 		`{"location":"eastus"}`:                        "InvalidParameter@sku",
 		`{"location":"eastus","sku":{"name":"Gold"}}`:  "InvalidParameter@sku.name",
 		`{"location":"eastus","sku":{"name":"basic"}}`: "",
-		`{"location":"eastus","sku":{"name":"Basic"},"properties":{"anonymousPullEnabled":true,"dataEndpointEnabled":true,"publicNetworkAccess":"Disabled","networkRuleSet":{"defaultAction":"Deny"}}}`:   "SkuNotSupported@properties.publicNetworkAccess SkuNotSupported@properties.networkRuleSet SkuNotSupported@properties.dataEndpointEnabled SkuNotSupported@properties.anonymousPullEnabled",
+		`{"location":"eastus","sku":{"name":"Basic"},"properties":{"anonymousPullEnabled":true,"dataEndpointEnabled":true,"publicNetworkAccess":"Disabled","networkRuleSet":{"defaultAction":"Deny"}}}`:   "DisablingPublicNetworkAccessNotSupported@properties.publicNetworkAccess SkuNotSupported@properties.networkRuleSet SkuNotSupported@properties.dataEndpointEnabled SkuNotSupported@properties.anonymousPullEnabled",
 		`{"location":"eastus","sku":{"name":"Standard"},"properties":{"anonymousPullEnabled":true}}`:                                                                                                      "",
 		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"adminUserEnabled":true}}`:                                                                                                           "",
 		`{"location":"eastus","sku":{"name":"Premium"},"properties":{"publicNetworkAccess":"Perhaps"}}`:                                                                                                   "InvalidParameter@properties.publicNetworkAccess",

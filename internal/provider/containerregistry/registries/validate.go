@@ -46,7 +46,9 @@ func validate(m *Model) []*armerror.Error {
 		}
 	}
 	if enum("properties.publicNetworkAccess", &p.PublicNetworkAccess, "Enabled", "Disabled") {
-		premium("properties.publicNetworkAccess", p.PublicNetworkAccess == "Disabled", "Disabling public network access")
+		if p.PublicNetworkAccess == "Disabled" && m.SKU.Name != "Premium" {
+			add("properties.publicNetworkAccess", "DisablingPublicNetworkAccessNotSupported", "Disabling public network access is not supported for the SKU %s. For more information, please visit https://aka.ms/acr/private-link.", m.SKU.Name)
+		}
 	}
 	if n := p.NetworkRuleSet; n != nil {
 		if n.DefaultAction == "" {
