@@ -2,6 +2,7 @@ package provider_test
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/netip"
@@ -411,8 +412,9 @@ func TestClusterOfTheUsersOwn(t *testing.T) {
 	}
 }
 
-// Three nodes and their pods do not fit a small subnet: the pool says so, in Azure's words.
-func TestSubnetTooSmall(t *testing.T) {
+// What a cluster's pools take of a subnet is counted before anything is made, with the pools that are there. Who else
+// has addresses in it shows when nodes are made, in Azure's words.
+func TestSubnetFull(t *testing.T) {
 	h, _, id := newAKS(t)
 	p := build(h)
 	small := p.vnet.Child("subnets", "small")
@@ -420,10 +422,32 @@ func TestSubnetTooSmall(t *testing.T) {
 	if err := h.Delete(p.link); err != nil { // the network has one link to a zone of that name
 		t.Fatal(err)
 	}
-	_, err := h.TryPut(id, changed(t, create, map[string]any{"pool.vnetSubnetID": small.String()}))
-	e := resourcetypetest.WantError(t, err, "InsufficientSubnetSize")
-	if !strings.Contains(e.Message, "exceeds IPs available in Subnet small with CIDR 192.168.9.0/26") {
-		t.Error(e.Message)
+	h.Put(id, changed(t, create, map[string]any{"pool.vnetSubnetID": small.String(), "pool.count": 1}))
+	pool := id.Child("agentPools", "np2")
+	body := func(count, pods int) map[string]any {
+		return map[string]any{"properties": map[string]any{"vnetSubnetID": small.String(), "count": count, "maxPods": pods}}
+	}
+	_, err := h.TryPut(pool, body(1, 30))
+	wantRefusal(t, err, http.StatusBadRequest, "InsufficientSubnetSize", "agentPoolProfile.count", "Pre-allocated IPs 62 exceeds IPs available 59 in Subnet Cidr 192.168.9.0/26, Subnet Name small.")
+	if h.Exists(pool) {
+		t.Error("the refused pool is there")
+	}
+	h.Put(pool, body(1, 10))
+	_, err = h.TryPut(pool, body(3, 10))
+	wantRefusal(t, err, http.StatusBadRequest, "InsufficientSubnetSize", "agentPoolProfile.count", "Pre-allocated IPs 64 exceeds")
+	// One of the private endpoint, 31 and 11 of nodes: 16 are left of 59, and five of them are taken now.
+	for i := range 6 {
+		h.Put(h.ID("Microsoft.Network/networkInterfaces", fmt.Sprintf("box%d", i)), `{"location":"eastus","properties":{"ipConfigurations":[{"name":"c","properties":{"subnet":{"id":"`+small.String()+`"}}}]}}`)
+	}
+	_, err = h.TryPut(pool, body(2, 10))
+	wantRefusal(t, err, http.StatusBadRequest, "SubnetIsFull", "", "Subnet small with address prefix 192.168.9.0/26 does not have enough capacity for 11 IP addresses.")
+	for i := range 6 {
+		if err := h.Delete(h.ID("Microsoft.Network/networkInterfaces", fmt.Sprintf("box%d", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := h.Put(pool, body(2, 10)); d.State() != "Succeeded" {
+		t.Errorf("with room, the pool is %s", d.State())
 	}
 }
 

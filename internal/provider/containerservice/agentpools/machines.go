@@ -161,7 +161,7 @@ func freeBlock(ctx context.Context, docs resourcetype.Reader, subnet resourceid.
 			return block, nil
 		}
 	}
-	return nil, armerror.New("InsufficientSubnetSize", "Pre-allocated IPs %d exceeds IPs available in Subnet %s with CIDR %s. Each node takes one address and one for each of its maxPods.", n, subnet.Name(), prefix)
+	return nil, armerror.New("SubnetIsFull", "Subnet %s with address prefix %s does not have enough capacity for %d IP addresses.", subnet.Name(), prefix, n)
 }
 
 // nodeConfig is everything the node engine is told about one machine.

@@ -173,6 +173,9 @@ type cluster struct {
 			EnablePrivateCluster  *bool `json:"enablePrivateCluster"`
 			EnableVnetIntegration *bool `json:"enableVnetIntegration"`
 		} `json:"apiServerAccessProfile"`
+		BootstrapProfile struct {
+			ArtifactSource string `json:"artifactSource"`
+		} `json:"bootstrapProfile"`
 		NetworkProfile struct {
 			DNSServiceIP string `json:"dnsServiceIP"`
 			ServiceCIDR  string `json:"serviceCidr"`

@@ -87,7 +87,7 @@ func (t service) prepare(ctx context.Context, r *resourcetype.Request[Model]) er
 		p.CurrentOrchestratorVersion = t.target(*p, c)
 	}
 	defaults(p, t.NodeImageVersion)
-	if err := t.validate(p); err != nil {
+	if err := t.validate(p, c); err != nil {
 		return err
 	}
 	if err := t.validateVersion(r.ID.Name(), *p, have, r.Model.Memory, c); err != nil {
@@ -104,10 +104,12 @@ func (t service) prepare(ctx context.Context, r *resourcetype.Request[Model]) er
 		}
 	}
 	r.Model.Memory.remember(*p)
-	if p.VnetSubnetID == "" || r.Existing != nil {
-		return nil
+	if p.VnetSubnetID != "" && r.Existing == nil {
+		if err := validateSubnet(ctx, r.Documents, p.VnetSubnetID, c); err != nil {
+			return err
+		}
 	}
-	return validateSubnet(ctx, r.Documents, p.VnetSubnetID, c)
+	return validateSize(ctx, r, c)
 }
 
 // preparePower decides whether the pool is to run.
@@ -166,7 +168,7 @@ func defaults(p *Properties, image string) {
 	}
 }
 
-func (t service) validate(p *Properties) error {
+func (t service) validate(p *Properties, c cluster) error {
 	refuse := func(property, format string, args ...any) error {
 		return armerror.New(armerror.InvalidParameter, format, args...).WithTarget("properties." + property)
 	}
@@ -188,6 +190,8 @@ func (t service) validate(p *Properties) error {
 		return armerror.New("SystemPoolSkuTooLow", "The VM SKU chosen for this cluster `%s` does not have enough CPU/memory to run as system node pool. Please use a VM SKU with at least 2 CPU cores and 4GB memory.", p.VMSize).WithTarget("properties.vmSize")
 	}
 	switch {
+	case strings.EqualFold(p.OSType, "Windows") && c.Properties.BootstrapProfile.ArtifactSource != "Cache":
+		return unsupported("osType", "Windows agent pools are not supported by Cloister.")
 	case strings.EqualFold(p.OSType, "Windows"):
 		return armerror.New("InvalidNetworkIsolatedClusterConfiguration", "Windows agent pools are not supported in a network isolated cluster").WithTarget("properties.osType")
 	case p.OSType != "Linux":
