@@ -39,7 +39,7 @@ func TestManagedVNetIntegration(t *testing.T) {
 	h, m, id := newAKS(t)
 	body := changed(t, create, map[string]any{access + "enableVnetIntegration": true})
 	_, err := h.Do(http.MethodPut, id, "", body)
-	wantRefusal(t, err, 400, "FeatureNotRegistered", access+"enableVnetIntegration", "Preview feature Microsoft.ContainerService/EnableAPIServerVnetIntegrationPreview not registered.")
+	wantRefusal(t, err, 400, "PreviewFeatureNotRegistered", access+"enableVnetIntegration", "Preview feature Microsoft.ContainerService/EnableAPIServerVnetIntegrationPreview not registered.")
 	registered(h, integration)
 	d := h.Put(id, body)
 	group := resourceid.Group(resourcetypetest.Subscription, "MC_rg_demo_eastus")
@@ -139,12 +139,12 @@ func TestOwnVNetIntegration(t *testing.T) {
 		subnet        resourceid.ID
 		code, message string
 	}{
-		{small, "InvalidApiServerSubnet", "must be /28 or larger"},
-		{nodes, "InvalidApiServerSubnet", "both the API server's and an agent pool's"},
-		{other.Child("subnets", "api"), "InvalidApiServerSubnet", "not in the virtual network of the agent pools"},
-		{used, "InvalidApiServerSubnet", "is in use by"},
+		{small, "ApiserverSubnetConfigError", "must be /28 or larger"},
+		{nodes, "ApiserverSubnetConfigError", "both the API server's and an agent pool's"},
+		{other.Child("subnets", "api"), "ApiserverSubnetConfigError", "not in the virtual network of the agent pools"},
+		{used, "ApiserverSubnetConfigError", "is in use by"},
 		{p.vnet.Child("subnets", "nothere"), "SubnetNotFound", "nothere"},
-		{p.vnet, "InvalidApiServerSubnet", "not the resource ID of a subnet"},
+		{p.vnet, "ApiserverSubnetConfigError", "not the resource ID of a subnet"},
 	} {
 		_, err := h.Do(http.MethodPut, id, "", body(c.subnet))
 		wantRefusal(t, err, 400, c.code, access+"subnetId", c.message)
@@ -152,7 +152,7 @@ func TestOwnVNetIntegration(t *testing.T) {
 	without := body(api)
 	delete(without["properties"].(map[string]any)["apiServerAccessProfile"].(map[string]any), "subnetId")
 	_, err := h.Do(http.MethodPut, id, "", without)
-	wantRefusal(t, err, 400, "InvalidApiServerSubnet", access+"subnetId", "is required")
+	wantRefusal(t, err, 400, "ApiserverSubnetConfigError", access+"subnetId", "is required")
 
 	// The cluster's identity needs its roles.
 	m.denied = map[string]bool{"Microsoft.Network/virtualNetworks/subnets/write": true}
@@ -160,7 +160,7 @@ func TestOwnVNetIntegration(t *testing.T) {
 	wantRefusal(t, err, 403, "LinkedAuthorizationFailed", access+"subnetId", "'Microsoft.Network/virtualNetworks/subnets/write' on the linked scope(s) '"+api.String()+"'")
 	m.denied = map[string]bool{"Microsoft.ManagedIdentity/userAssignedIdentities/assign/action": true}
 	_, err = h.Do(http.MethodPut, id, "", body(api))
-	wantRefusal(t, err, 400, "CustomKubeletIdentityMissingPermissionError", "properties.identityProfile", "must be given permission to assign kubelet identity")
+	wantRefusal(t, err, 400, "CustomKubeletIdentityMissingPermissionError", "properties.identityProfile", "must be granted 'Managed Identity Operator' role to assign kubelet identity")
 	m.denied = nil
 
 	d := h.Put(id, body(api))

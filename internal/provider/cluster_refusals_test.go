@@ -73,6 +73,7 @@ func TestClusterRefusals(t *testing.T) {
 	h, _, id := newAKS(t)
 	p := build(h)
 	h.Put(p.vnet.Child("subnets", "delegated"), `{"properties":{"addressPrefix":"192.168.9.0/24","delegations":[{"name":"a","properties":{"serviceName":"Microsoft.ContainerService/managedClusters"}}]}}`)
+	h.Put(p.vnet.Child("subnets", "small"), `{"properties":{"addressPrefix":"192.168.10.0/26"}}`)
 	basic := h.ID("Microsoft.ContainerRegistry/registries", "basicreg01")
 	h.Put(basic, `{"location":"eastus","sku":{"name":"Basic"}}`)
 	h.Put(resourceid.Group(resourcetypetest.Subscription, "MC_taken"), `{"location":"eastus"}`)
@@ -132,13 +133,16 @@ func TestClusterRefusals(t *testing.T) {
 		{"two identities", map[string]any{"identity.type": "UserAssigned"}, "InvalidUserAssignedIdentity", "identity.userAssignedIdentities", "exactly one"},
 		{"missing identity", map[string]any{"identity": map[string]any{"type": "UserAssigned", "userAssignedIdentities": map[string]any{h.ID("Microsoft.ManagedIdentity/userAssignedIdentities", "nobody").String(): map[string]any{}}}}, "ResourceNotFound", "", "nobody"},
 		{"kubelet identity alone", map[string]any{"properties.identityProfile.kubeletidentity.resourceId": p.identity.String()}, "OnlySupportedOnUserAssignedMSICluster", "properties.identityProfile", "user assigned"},
-		{"node resource group", map[string]any{"properties.nodeResourceGroup": "mc_TAKEN"}, "NodeResourceGroupAlreadyExists", "properties.nodeResourceGroup", "already exists"},
+		{"node resource group", map[string]any{"properties.nodeResourceGroup": "mc_TAKEN"}, "NodeResourceGroupAlreadyExists", "properties.nodeResourceGroup", "Node resource group 'mc_TAKEN' under subscription '" + resourcetypetest.Subscription + "' already exists, please provide a new one."},
+		{"node resource group of the cluster", map[string]any{"properties.nodeResourceGroup": "RG"}, "NodeResourceGroupSameAsResourceGroup", "properties.nodeResourceGroup", "Node resource group 'RG' is the same as ResourceGroup 'rg', which is not allowed"},
 		{"node resource group's name", map[string]any{"properties.nodeResourceGroup": "a/b"}, "InvalidParameter", "properties.nodeResourceGroup", "a/b"},
 		{"nameless pool", map[string]any{"pool.name": nil}, "InvalidParameter", "properties.agentPoolProfiles[0].name", "agentPoolProfile.name is missing"},
 		{"pool name", map[string]any{"pool.name": "NodePool"}, "InvalidParameter", "", "agentPoolProfile.name is invalid"},
 		{"path as pool name", map[string]any{"pool.name": "a/b"}, "InvalidParameter", "", "agent pool name"},
 		{"VM size", map[string]any{"pool.vmSize": "Standard_Z1"}, "VMSizeNotSupported", "properties.vmSize", "The VM size of Standard_Z1 is not supported"},
 		{"Windows", map[string]any{"pool.osType": "Windows"}, isolation, "properties.osType", "Windows"},
+		{"Windows in a cluster that is not isolated", map[string]any{"pool.osType": "Windows", network + "outboundType": "loadBalancer", "properties.bootstrapProfile.artifactSource": "Direct"}, "NotSupported", "properties.osType", "Windows"},
+		{"small subnet", map[string]any{"pool.vnetSubnetID": p.vnet.Child("subnets", "small").String()}, "InsufficientSubnetSize", "agentPoolProfile.count", "Pre-allocated IPs 62 exceeds IPs available 59 in Subnet Cidr 192.168.10.0/26, Subnet Name small."},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			status := http.StatusBadRequest

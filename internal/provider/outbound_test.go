@@ -32,7 +32,7 @@ func TestOutboundBlock(t *testing.T) {
 	h, _, id := newAKS(t)
 	blocked := changed(t, create, map[string]any{network + "outboundType": "Block"})
 	_, err := h.TryPut(id, blocked)
-	wantRefusal(t, err, http.StatusBadRequest, "FeatureNotRegistered", network+"outboundType", "Preview feature Microsoft.ContainerService/NetworkIsolatedClusterPreview not registered.")
+	wantRefusal(t, err, http.StatusBadRequest, "PreviewFeatureNotRegistered", network+"outboundType", "Preview feature Microsoft.ContainerService/NetworkIsolatedClusterPreview not registered.")
 	registered(h, "NetworkIsolatedClusterPreview")
 	p := build(h)
 	_, err = h.TryPut(id, changed(t, create, map[string]any{network + "outboundType": "block", "pool.vnetSubnetID": p.aks.String()}))

@@ -238,7 +238,7 @@ func (t service) authorizeIdentity(ctx context.Context, r *resourcetype.Request[
 			return err
 		}
 		if !ok {
-			return armerror.New("CustomKubeletIdentityMissingPermissionError", "The cluster user assigned identity must be given permission to assign kubelet identity %s. Check access result not allowed for action %s.", k.ResourceID, assignID).WithTarget("properties.identityProfile")
+			return armerror.New("CustomKubeletIdentityMissingPermissionError", "The cluster using user-assigned managed identity must be granted 'Managed Identity Operator' role to assign kubelet identity. You can run 'az role assignment create --assignee %s --role 'Managed Identity Operator' --scope %s' to grant the permission. See https://learn.microsoft.com/en-us/azure/aks/use-managed-identity#add-role-assignment", who.ObjectID, k.ResourceID).WithTarget("properties.identityProfile")
 		}
 	}
 	a := m.Properties.APIServerAccessProfile

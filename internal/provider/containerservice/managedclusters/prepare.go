@@ -195,9 +195,12 @@ func (t service) invent(ctx context.Context, r *resourcetype.Request[Model]) err
 	if !groupName.MatchString(p.NodeResourceGroup) {
 		return armerror.New(armerror.InvalidParameter, "The value of parameter nodeResourceGroup is invalid: %q. It has 1 to 80 letters, digits, '-', '.', '_', '(' and ')', and does not end with '.'.", p.NodeResourceGroup).WithTarget("properties.nodeResourceGroup")
 	}
+	if strings.EqualFold(p.NodeResourceGroup, r.ID.ResourceGroup()) {
+		return armerror.New("NodeResourceGroupSameAsResourceGroup", "Node resource group '%s' is the same as ResourceGroup '%s', which is not allowed, please provide a different node resource group.", p.NodeResourceGroup, r.ID.ResourceGroup()).WithTarget("properties.nodeResourceGroup")
+	}
 	err := r.Documents.Get(ctx, nodeGroup(r.ID, m), new(json.RawMessage))
 	if err == nil {
-		return armerror.New("NodeResourceGroupAlreadyExists", "The node resource group %q already exists. Choose another name with nodeResourceGroup, or delete it first.", p.NodeResourceGroup).WithTarget("properties.nodeResourceGroup")
+		return armerror.New("NodeResourceGroupAlreadyExists", "Node resource group '%s' under subscription '%s' already exists, please provide a new one.", p.NodeResourceGroup, r.ID.Subscription()).WithTarget("properties.nodeResourceGroup")
 	}
 	if !errors.Is(err, resourcestore.ErrNotFound) {
 		return err

@@ -18,7 +18,7 @@ import (
 const (
 	codeIsolation       = "InvalidNetworkIsolatedClusterConfiguration"
 	codeSource          = "BootstrapArtifactSourceNotAllowed"
-	codeFeature         = "FeatureNotRegistered"
+	codeFeature         = "PreviewFeatureNotRegistered"
 	codeVersion         = "K8sVersionNotSupported"
 	codeServiceCIDR     = "ServiceCidrOverlapExistingSubnetsCidr"
 	codeDNSServiceIP    = "DnsServiceIpOutOfServiceCidr"
@@ -29,7 +29,7 @@ const (
 	codeOutboundType    = "UnsupportedOutboundType"
 	codeSource2         = "InvalidBootstrapArtifactSource"
 	codeRunDisabled     = "RunCommandDisabled"
-	codeAPIServerSubnet = "InvalidApiServerSubnet"
+	codeAPIServerSubnet = "ApiserverSubnetConfigError"
 	codeChannel         = "InvalidNodeOSUpgradeChannel"
 	blockPreviewFlag    = "Microsoft.ContainerService/NetworkIsolatedClusterPreview"
 	integrationFlag     = "Microsoft.ContainerService/EnableAPIServerVnetIntegrationPreview"
@@ -53,7 +53,7 @@ func (t service) validate(ctx context.Context, r *resourcetype.Request[Model]) e
 	if isolated(n.OutboundType) && b.ArtifactSource != "Cache" {
 		return armerror.New(codeIsolation, "When outbound type is none or block, bootstrapProfile.artifactSource must be 'Cache'").WithTarget("properties.bootstrapProfile.artifactSource")
 	}
-	if p.ServicePrincipalProfile.ClientID != "msi" {
+	if !strings.EqualFold(p.ServicePrincipalProfile.ClientID, "msi") {
 		if b.ArtifactSource == "Cache" {
 			return armerror.New(codeSource, `When feature "ServicePrincipalCluster" is enabled, bootstrapProfile.artifactSource 'Cache' is not allowed`).WithTarget("properties.bootstrapProfile.artifactSource")
 		}
