@@ -82,6 +82,9 @@ func aksCreate(c *call) (any, error) {
 		body["sku"] = object{"name": "Base", "tier": strings.ToUpper(t[:1]) + t[1:]}
 	}
 	body["identity"], body["properties"] = object{"type": "SystemAssigned"}, properties
+	if c.has("service-principal") {
+		delete(body, "identity")
+	}
 	if i := c.get("assign-identity"); i != "" {
 		body["identity"] = object{"type": "UserAssigned", "userAssignedIdentities": object{i: object{}}}
 	}
@@ -119,6 +122,22 @@ func createRefusal(c *call) error {
 		return errors.New("--disable-public-fqdn should only be used with --enable-private-cluster")
 	case c.has("private-dns-zone") && !c.is("enable-private-cluster"):
 		return errors.New("Invalid private dns zone for public cluster. It should always be empty for public cluster")
+	case c.has("fqdn-subdomain") && c.has("dns-name-prefix"):
+		return errors.New("--dns-name-prefix and --fqdn-subdomain cannot be used at same time")
+	case c.has("client-secret") && !c.has("service-principal"):
+		return errors.New("--service-principal is required if --client-secret is specified")
+	case c.has("service-principal") && !c.has("client-secret"):
+		return errors.New("--client-secret is required if --service-principal is specified")
+	}
+	switch z := c.get("private-dns-zone"); {
+	case z == "" || strings.EqualFold(z, "system") || strings.EqualFold(z, "none"):
+		if c.has("fqdn-subdomain") {
+			return errors.New("--fqdn-subdomain should only be used for private cluster with custom private dns zone")
+		}
+	default:
+		if _, err := resourceid.Parse(z); err != nil {
+			return fmt.Errorf("%s is not a valid Azure resource ID.", z)
+		}
 	}
 	for _, name := range []string{"vnet-subnet-id", "apiserver-subnet-id", "assign-identity", "assign-kubelet-identity", "bootstrap-container-registry-resource-id"} {
 		if _, err := resourceid.Parse(c.get(name)); c.has(name) && err != nil {

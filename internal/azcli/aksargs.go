@@ -3,10 +3,11 @@ package azcli
 import "slices"
 
 var (
-	outboundTypes   = []string{"loadBalancer", "userDefinedRouting", "managedNATGateway", "userAssignedNATGateway", "none", "block"}
-	argOutbound     = arg{name: "outbound-type", group: "Network", choices: outboundTypes, help: "How outbound traffic will be configured for a cluster. \"none\" sets nothing up; \"block\" also denies all outbound traffic."}
-	argArtifacts    = arg{name: "bootstrap-artifact-source", group: "Network Isolation", choices: []string{"Cache", "Direct"}, help: "Configure artifact source when bootstrapping the cluster. \"Cache\" pulls through a private registry, \"Direct\" from mcr.microsoft.com."}
-	argArtifactsACR = arg{name: "bootstrap-container-registry-resource-id", group: "Network Isolation", help: "Configure container registry resource ID. Must use \"Cache\" as bootstrap artifact source. AKS makes a registry of its own when not given."}
+	outboundTypes    = []string{"loadBalancer", "userDefinedRouting", "managedNATGateway", "userAssignedNATGateway", "none", "block"}
+	argOutbound      = arg{name: "outbound-type", group: "Network", choices: outboundTypes, help: "How outbound traffic will be configured for a cluster. \"none\" sets nothing up; \"block\" also denies all outbound traffic."}
+	argNodeOSChannel = arg{name: "node-os-upgrade-channel", choices: []string{"NodeImage", "None", "SecurityPatch", "Unmanaged"}, help: "Manner in which the OS on your nodes is updated. It could be NodeImage, None, SecurityPatch or Unmanaged."}
+	argArtifacts     = arg{name: "bootstrap-artifact-source", group: "Network Isolation", choices: []string{"Cache", "Direct"}, help: "Configure artifact source when bootstrapping the cluster. \"Cache\" pulls through a private registry, \"Direct\" from mcr.microsoft.com."}
+	argArtifactsACR  = arg{name: "bootstrap-container-registry-resource-id", group: "Network Isolation", help: "Configure container registry resource ID. Must use \"Cache\" as bootstrap artifact source. AKS makes a registry of its own when not given."}
 )
 
 func createArgs() []arg {
@@ -16,6 +17,7 @@ func createArgs() []arg {
 		{name: "node-resource-group", help: "The node resource group is the resource group where all customer's resources will be created in, such as virtual machines."},
 		{name: "disable-local-accounts", help: "If set to true, getting static credential will be disabled for this cluster.", kind: flag},
 		{name: "disable-run-command", help: "Disable Run command feature for the cluster.", kind: flag},
+		argNodeOSChannel,
 		{name: "tier", help: "Specify SKU tier for managed clusters.", choices: []string{"free", "standard", "premium"}},
 		{name: "ssh-key-value", help: "Public key to install on node VMs for SSH access, or the path of one. Kept in the document; nodes here take no SSH logins."},
 		{name: "admin-username", short: "u", help: "User account to create on node VMs for SSH access.", def: "azureuser"},
@@ -46,6 +48,7 @@ func createArgs() []arg {
 	), outboundArgs, inGroup("API Server",
 		arg{name: "enable-private-cluster", help: "Enable private cluster.", kind: flag},
 		arg{name: "private-dns-zone", help: "Private dns zone mode for private cluster: \"system\", \"none\" or the resource ID of a zone."},
+		arg{name: "fqdn-subdomain", help: "Prefix for FQDN that is created for private cluster with custom private dns zone."},
 		arg{name: "disable-public-fqdn", help: "Disable public fqdn feature for private cluster.", kind: flag},
 		arg{name: "enable-apiserver-vnet-integration", help: "Enable integration of user vnet with control plane apiserver pods.", kind: flag},
 		arg{name: "apiserver-subnet-id", help: "The ID of a subnet in an existing VNet into which to assign control plane apiserver pods (requires --enable-apiserver-vnet-integration)."},
@@ -53,6 +56,8 @@ func createArgs() []arg {
 	), inGroup("Identity",
 		arg{name: "enable-managed-identity", help: "Using managed identity to manage cluster resource group. Always so.", kind: flag},
 		arg{name: "assign-identity", help: "Specify an existing user assigned identity for control plane's usage in order to manage cluster resource group."},
+		arg{name: "service-principal", help: "Service principal used for authentication to Azure APIs, in place of a managed identity. Clusters here have a managed identity: the service refuses it."},
+		arg{name: "client-secret", help: "Secret associated with the service principal. This argument is required if --service-principal is specified."},
 		arg{name: "assign-kubelet-identity", help: "Specify an existing user assigned identity for kubelet's usage, which is typically used to pull image from ACR."},
 		arg{name: "attach-acr", help: "Grant the 'acrpull' role assignment to the ACR specified by name or resource ID."},
 	), []arg{withDefault(argArtifacts, "Direct"), argArtifactsACR})
@@ -82,6 +87,7 @@ func updateArgs() []arg {
 		{name: "enable-local-accounts", help: "If set to true, will enable getting static credential for this cluster.", kind: flag},
 		{name: "disable-run-command", help: "Disable Run command feature for the cluster.", kind: flag},
 		{name: "enable-run-command", help: "Enable Run command feature for the cluster.", kind: flag},
+		argNodeOSChannel,
 		{name: "tier", help: "Specify SKU tier for managed clusters.", choices: []string{"free", "standard", "premium"}},
 		{name: "nodepool-labels", group: "Node Pool", help: "The node labels for all node pools in this cluster: key[=value] [key[=value] ...].", kind: many},
 		{name: "nodepool-taints", group: "Node Pool", help: "The node taints for all node pools in this cluster, separated by commas."},

@@ -38,13 +38,20 @@ func createProperties(c *call) (object, error) {
 		in  object
 		key string
 	}{
-		"vnet-subnet-id": {pool, "vnetSubnetID"}, "node-resource-group": {properties, "nodeResourceGroup"},
+		"vnet-subnet-id": {pool, "vnetSubnetID"}, "node-resource-group": {properties, "nodeResourceGroup"}, "fqdn-subdomain": {properties, "fqdnSubdomain"},
 		"bootstrap-container-registry-resource-id": {bootstrap, "containerRegistryId"},
 	} {
 		if v := c.get(name); v != "" {
 			target.in[target.key] = v
 		}
 	}
+	if c.has("fqdn-subdomain") { // az sends one of the two
+		delete(properties, "dnsPrefix")
+	}
+	if s := c.get("service-principal"); s != "" {
+		properties["servicePrincipalProfile"] = object{"clientId": s, "secret": c.get("client-secret")}
+	}
+	upgradeChannel(c, properties)
 	if k := c.get("ssh-key-value"); k != "" && !c.is("no-ssh-key") {
 		key, err := publicKey(k)
 		if err != nil {
@@ -56,6 +63,16 @@ func createProperties(c *call) (object, error) {
 		properties["apiServerAccessProfile"] = access
 	}
 	return properties, nil
+}
+
+// upgradeChannel writes --node-os-upgrade-channel.
+func upgradeChannel(c *call, properties object) {
+	if u := c.get("node-os-upgrade-channel"); u != "" {
+		profile, _ := properties["autoUpgradeProfile"].(map[string]any)
+		profile = without(profile)
+		profile["nodeOSUpgradeChannel"] = u
+		properties["autoUpgradeProfile"] = profile
+	}
 }
 
 // publicKey is the key itself, or what the file of that name holds.
@@ -259,6 +276,7 @@ func aksUpdate(c *call, id resourceid.ID) (any, error) {
 		}
 		properties["bootstrapProfile"] = bootstrap
 	}
+	upgradeChannel(c, properties)
 	access, _ := properties["apiServerAccessProfile"].(map[string]any)
 	if access = apiServerAccess(c, without(access)); len(access) > 0 {
 		properties["apiServerAccessProfile"] = access

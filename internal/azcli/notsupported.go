@@ -7,16 +7,16 @@ import "strings"
 var notSupported = map[string][]string{
 	"aks create": strings.Fields(`aad-admin-group-object-ids aad-tenant-id aci-subnet-name acns-advanced-networkpolicies ampls-resource-id app-routing-default-nginx-controller appgw-id appgw-name
 		appgw-subnet-cidr appgw-subnet-id appgw-watch-namespace auto-upgrade-channel azure-keyvault-kms-key-id azure-keyvault-kms-key-vault-network-access azure-keyvault-kms-key-vault-resource-id
-		azure-monitor-workspace-resource-id ca-certs ca-profile client-secret cluster-autoscaler-profile crg-id custom-ca-trust-certificates data-collection-settings defender-config disable-acns-observability
+		azure-monitor-workspace-resource-id ca-certs ca-profile cluster-autoscaler-profile crg-id custom-ca-trust-certificates data-collection-settings defender-config disable-acns-observability
 		disable-acns-security disable-disk-driver disable-file-driver disable-rbac disable-snapshot-controller edge-zone enable-aad enable-acns enable-addons enable-ahub enable-ai-toolchain-operator
 		enable-app-routing enable-asm enable-azure-container-storage enable-azure-keyvault-kms enable-azure-monitor-metrics enable-azure-rbac enable-azure-service-mesh enable-blob-driver enable-cluster-autoscaler
 		enable-cost-analysis enable-defender enable-encryption-at-host enable-fips-image enable-high-log-scale-mode enable-image-cleaner enable-keda enable-msi-auth-for-monitoring enable-node-public-ip
 		enable-oidc-issuer enable-secret-rotation enable-secure-boot enable-sgxquotehelper enable-static-egress-gateway enable-syslog enable-ultra-ssd enable-vpa enable-vtpm enable-windows-gmsa
-		enable-windows-recording-rules enable-workload-identity ephemeral-disk-nvme-perf-tier ephemeral-disk-volume-type fqdn-subdomain gmsa-dns-server gmsa-root-domain-name gpu-instance-profile
+		enable-windows-recording-rules enable-workload-identity ephemeral-disk-nvme-perf-tier ephemeral-disk-volume-type gmsa-dns-server gmsa-root-domain-name gpu-instance-profile
 		grafana-resource-id host-group-id http-proxy-config if-match if-none-match image-cleaner-interval-hours ip-families k8s-support-plan ksm-metric-annotations-allow-list ksm-metric-labels-allow-list
 		kubelet-config linux-os-config load-balancer-backend-pool-type load-balancer-managed-outbound-ipv6-count load-balancer-outbound-ip-prefixes max-count message-of-the-day min-count network-dataplane
-		node-os-upgrade-channel node-osdisk-diskencryptionset-id node-osdisk-type node-provisioning-mode node-public-ip-prefix-id node-public-ip-tags nodepool-allowed-host-ports nodepool-asg-ids
-		nrg-lockdown-restriction-level pod-cidrs pod-ip-allocation-mode pod-subnet-id ppg revision rotation-poll-interval service-cidrs service-principal sku snapshot-id storage-pool-name storage-pool-option
+		node-osdisk-diskencryptionset-id node-osdisk-type node-provisioning-mode node-public-ip-prefix-id node-public-ip-tags nodepool-allowed-host-ports nodepool-asg-ids
+		nrg-lockdown-restriction-level pod-cidrs pod-ip-allocation-mode pod-subnet-id ppg revision rotation-poll-interval service-cidrs sku snapshot-id storage-pool-name storage-pool-option
 		storage-pool-size storage-pool-sku vm-sizes windows-admin-password windows-admin-username workload-runtime workspace-resource-id zones`),
 	"aks update": strings.Fields(`aad-admin-group-object-ids aad-tenant-id acns-advanced-networkpolicies auto-upgrade-channel azure-container-storage-nodepools azure-keyvault-kms-key-id
 		azure-keyvault-kms-key-vault-network-access azure-keyvault-kms-key-vault-resource-id azure-monitor-workspace-resource-id ca-certs ca-profile cluster-autoscaler-profile custom-ca-trust-certificates
@@ -28,7 +28,7 @@ var notSupported = map[string][]string{
 		enable-static-egress-gateway enable-vpa enable-windows-gmsa enable-windows-recording-rules enable-workload-identity gmsa-dns-server gmsa-root-domain-name grafana-resource-id http-proxy-config if-match
 		if-none-match image-cleaner-interval-hours ip-families k8s-support-plan ksm-metric-annotations-allow-list ksm-metric-labels-allow-list load-balancer-backend-pool-type
 		load-balancer-managed-outbound-ipv6-count load-balancer-outbound-ip-prefixes max-count migrate-vmas-to-vms min-count network-dataplane network-plugin network-plugin-mode network-policy
-		node-os-upgrade-channel node-provisioning-mode nrg-lockdown-restriction-level pod-cidr rotation-poll-interval sku update-cluster-autoscaler upgrade-override-until windows-admin-password`),
+		node-provisioning-mode nrg-lockdown-restriction-level pod-cidr rotation-poll-interval sku update-cluster-autoscaler upgrade-override-until windows-admin-password`),
 	"aks upgrade":         strings.Fields("disable-force-upgrade enable-force-upgrade if-match if-none-match k8s-support-plan tier upgrade-override-until"),
 	"aks get-credentials": {"format"},
 	"aks nodepool add": strings.Fields(`allowed-host-ports asg-ids crg-id disable-windows-outbound-nat enable-cluster-autoscaler enable-encryption-at-host enable-fips-image enable-node-public-ip
