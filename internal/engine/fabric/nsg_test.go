@@ -103,6 +103,11 @@ func TestSecurityGroups(t *testing.T) {
 			c.Networks[0].Subnets[0].Rules, c.Networks[0].NICs[0].Rules = test.subnet, test.nic
 			w.set(c)
 			for _, try := range test.tries {
+				to := netip.MustParseAddrPort(try.to)
+				// What is told of a refusal must be what the kernel does.
+				if r, refused := c.Networks[0].Refusal(netip.MustParseAddr(try.from), to.Addr(), "Tcp", to.Port()); refused == try.pass {
+					t.Errorf("%s → %s: the state says refused %v by %q", try.from, try.to, refused, r.Rule.Name)
+				}
 				before := w.counters().Networks["a"].Refused
 				if try.pass {
 					w.reaches(ns[try.from], try.from, try.to)
