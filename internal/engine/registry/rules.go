@@ -80,3 +80,16 @@ func match(rules []rule, repository string) (origin, bool) {
 	}
 	return origin{rule: best.name, host: best.host, repository: best.repository + strings.TrimPrefix(repository, best.target)}, true
 }
+
+// Origin is the upstream repository that a repository of a registry is filled from by the rules, and the name of the
+// rule that says so; false when no rule covers it. Rules that make no sense are passed over, as the registry does.
+func Origin(rules []CacheRule, repository string) (host, upstream, by string, ok bool) {
+	var parsed []rule
+	for _, c := range rules {
+		if r, err := parseRule(c); err == nil {
+			parsed = append(parsed, r)
+		}
+	}
+	o, ok := match(parsed, repository)
+	return o.host, o.repository, o.rule, ok
+}
