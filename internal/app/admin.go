@@ -45,6 +45,7 @@ func (s *Service) handler(directory http.Handler) http.Handler {
 		"GET " + administration + "ready":    s.adminReady,
 		"POST " + administration + "token":   s.adminToken,
 		"GET " + administration + "timeline": s.adminTimeline,
+		"GET " + administration + "why":      s.adminWhy,
 		"GET " + administration + "credentials": func(http.ResponseWriter, *http.Request) (any, error) {
 			return adminapi.Credentials{Login: *s.instance.login(), CABundle: string(s.root.CertPEM)}, nil
 		},
@@ -234,6 +235,9 @@ func (s *Service) clusterStatus(ctx context.Context) ([]adminapi.ClusterStatus, 
 				n.State = "being renewed: " + m.Phase
 			}
 			c.Nodes = append(c.Nodes, n)
+		}
+		if c.Warnings, err = s.diagnoser.Warnings(ctx, r.ID); err != nil {
+			return nil, err
 		}
 		out = append(out, c)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 	"github.com/cloister-dev/cloister/internal/engine/identity"
+	"github.com/cloister-dev/cloister/internal/lib/adminapi"
 	"github.com/cloister-dev/cloister/internal/lib/settings"
 	"github.com/cloister-dev/cloister/internal/provider/containerregistry/registries"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/agentpools"
@@ -37,6 +38,9 @@ type Engines struct {
 	RegistrySize func(id resourceid.ID) (int64, error)
 	// NodeRootfs is the file system that nodes are made from, AuthorityPEM what they trust.
 	NodeRootfs, AuthorityPEM string
+	// Warnings and Diagnose are what operations tell along with how they ended (agentpools.Deps).
+	Warnings func(ctx context.Context, cluster resourceid.ID) ([]adminapi.Warning, error)
+	Diagnose func(ctx context.Context, cluster resourceid.ID) (*adminapi.Diagnosis, error)
 	// InSteps is managedclusters.Deps's, AzureTiming agentpools.Deps's.
 	InSteps, AzureTiming func() (bool, error)
 	// Throttled tells whether too many requests are refused as Azure does; nil: they are not.
@@ -104,3 +108,6 @@ func (a *API) Seed(ctx context.Context) error {
 	}
 	return nil
 }
+
+// RegistryAccess is what principals may do in a registry (projection.Input.Access).
+func (a *API) RegistryAccess(id resourceid.ID) map[string][]string { return a.access.registry(id) }

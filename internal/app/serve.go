@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cloister-dev/cloister/internal/app/azextension"
+	"github.com/cloister-dev/cloister/internal/app/diagnosis"
 	"github.com/cloister-dev/cloister/internal/app/projection"
 	"github.com/cloister-dev/cloister/internal/app/public"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
@@ -66,6 +67,7 @@ type Service struct {
 	planes     *controlplane.Engine
 	commands   *runcommand.Runner
 	clusters   *clusters
+	diagnoser  *diagnosis.Diagnoser
 	started    time.Time
 
 	exit  context.CancelFunc
@@ -207,11 +209,13 @@ func (s *Service) open(in Instance) (err error) {
 	})
 	s.clusters = &clusters{layout: l, engine: s.planes, commands: s.commands, leaf: func(name string) (netip.Addr, bool) { return s.world.LeafAddress(name) }}
 	s.world = &World{layout: l, store: store, fabric: s.fabric, input: s.projectionInput, log: s.Log, public: s.publicConfig, sessions: map[string]projection.Session{}}
+	s.diagnoser = s.newDiagnoser()
 	s.API, err = NewAPI(in, store, keys, Engines{
 		World: s.world, ControlPlane: s.clusters, Nodes: poolNodes{s.nodes, s.results}, Commands: s.commands, Imports: registry.Imports{Dir: l.Registry()},
 		RegistrySize: func(id resourceid.ID) (int64, error) {
 			return registry.Size(l.Registry(), projection.RegistryPrefix(id))
 		},
+		Warnings: s.diagnoser.Warnings, Diagnose: s.diagnoser.Cluster,
 		NodeRootfs: s.set.NodeRootfs, AuthorityPEM: string(s.root.CertPEM),
 		InSteps: func() (bool, error) {
 			chosen, err := settings.Load(l.DataDir)
@@ -412,7 +416,7 @@ func serveHTTP(ctx context.Context, g *errgroup.Group, handler http.Handler, l n
 
 // projectionInput is what the desired state follows from beside documents and sessions.
 func (s *Service) projectionInput() (projection.Input, error) {
-	in := projection.Input{Layout: s.layout, TenantID: s.instance.TenantID, Access: s.access.registry, Password: s.instance.RegistryPassword, ExtensionHosts: azextension.Hosts}
+	in := projection.Input{Layout: s.layout, TenantID: s.instance.TenantID, Access: s.RegistryAccess, Password: s.instance.RegistryPassword, ExtensionHosts: azextension.Hosts}
 	jwks, err := s.keys.JWKS()
 	if err != nil {
 		return in, fmt.Errorf("read the signing keys: %w", err)

@@ -85,21 +85,7 @@ func (w *World) work(r *run) {
 // apply projects all documents and hands the state to the engines. Registries come first: an address
 // that starts to answer must find its registry there.
 func (w *World) apply(ctx context.Context) error {
-	documents, err := w.store.List(ctx, resourcestore.Filter{})
-	if err != nil {
-		return err
-	}
-	in, err := w.input()
-	if err != nil {
-		return err
-	}
-	in.Documents = documents
-	w.mu.Lock()
-	for _, s := range w.sessions {
-		in.Sessions = append(in.Sessions, s)
-	}
-	w.mu.Unlock()
-	state, err := projection.Project(in)
+	_, state, err := w.project(ctx)
 	if err != nil {
 		return err
 	}
@@ -128,6 +114,26 @@ func (w *World) apply(ctx context.Context) error {
 	w.leaves = leaves
 	w.mu.Unlock()
 	return nil
+}
+
+// project computes the whole desired state from the documents and sessions that there are.
+func (w *World) project(ctx context.Context) ([]resourcestore.Resource, projection.State, error) {
+	documents, err := w.store.List(ctx, resourcestore.Filter{})
+	if err != nil {
+		return nil, projection.State{}, err
+	}
+	in, err := w.input()
+	if err != nil {
+		return nil, projection.State{}, err
+	}
+	in.Documents = documents
+	w.mu.Lock()
+	for _, s := range w.sessions {
+		in.Sessions = append(in.Sessions, s)
+	}
+	w.mu.Unlock()
+	state, err := projection.Project(in)
+	return documents, state, err
 }
 
 // LeafAddress is the service-side address of a leaf.

@@ -79,7 +79,7 @@ func New(deps Deps) *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&g.dataDir, "data-dir", envOr("CLOISTER_DATA_DIR", layout.DefaultDataDir), "directory of the installation's durable state (CLOISTER_DATA_DIR)")
 	flags.StringVar(&g.cacheDir, "cache-dir", envOr("CLOISTER_CACHE_DIR", layout.DefaultCacheDir), "directory of built artifacts, shared by all installations (CLOISTER_CACHE_DIR)")
-	root.AddCommand(g.up(), g.down(), g.status(), g.doctor(), g.logs(), g.shell(), g.env(), g.timeline(), g.demo())
+	root.AddCommand(g.up(), g.down(), g.status(), g.doctor(), g.logs(), g.shell(), g.env(), g.timeline(), g.why(), g.demo())
 	if deps.Commands != nil {
 		root.AddCommand(deps.Commands(g)...)
 	}

@@ -78,6 +78,15 @@ func printStatus(out io.Writer, s adminapi.Status) {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", n.Name, n.Pool, n.Address, n.State, with)
 		}
 		w.Flush()
+		for _, warning := range c.Warnings {
+			fmt.Fprintln(out, "! "+warning.Message)
+			for _, line := range warning.Mend {
+				fmt.Fprintln(out, "    "+line)
+			}
+		}
+		if c.ProvisioningState == "Failed" {
+			fmt.Fprintf(out, "✗ What is wrong, and what mends it: cloister why %s/%s\n", c.ResourceGroup, c.Name)
+		}
 	}
 	var packets uint64
 	for _, c := range s.Public {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/cloister-dev/cloister/internal/app"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore/sqlite"
 	"github.com/cloister-dev/cloister/internal/engine/identity"
 	"github.com/cloister-dev/cloister/internal/engine/registry"
@@ -30,6 +31,8 @@ import (
 type installation struct {
 	t       *testing.T
 	in      app.Instance
+	api     *app.API
+	store   resourcestore.Store
 	machine *machine
 	imports registry.Imports
 	keys    *identity.Keys
@@ -73,7 +76,7 @@ func install(t *testing.T, change ...func(*engines)) *installation {
 	}
 	done := make(chan error, 1)
 	go func() { done <- api.Run(ctx) }()
-	i := &installation{t: t, in: in, machine: m, imports: imports, keys: keys, issuer: identity.NewIssuer(keys, nil), server: httptest.NewTLSServer(api.Handler())}
+	i := &installation{t: t, in: in, api: api, store: store, machine: m, imports: imports, keys: keys, issuer: identity.NewIssuer(keys, nil), server: httptest.NewTLSServer(api.Handler())}
 	t.Cleanup(func() {
 		i.server.Close()
 		stop()

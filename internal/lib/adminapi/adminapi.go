@@ -41,6 +41,7 @@ type ClusterStatus struct {
 	OutboundType      string       `json:"outboundType"`
 	ArtifactSource    string       `json:"artifactSource"`
 	Nodes             []NodeStatus `json:"nodes"`
+	Warnings          []Warning    `json:"warnings,omitempty"`
 }
 
 // NodeStatus is one node.

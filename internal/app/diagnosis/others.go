@@ -1,0 +1,177 @@
+package diagnosis
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
+	"github.com/cloister-dev/cloister/internal/lib/adminapi"
+	"github.com/cloister-dev/cloister/internal/provider/network/privateendpoints"
+)
+
+// diagnoseEndpoint follows a private endpoint to what it leads to, and its names to it.
+func (w *world) diagnoseEndpoint(ctx context.Context, id resourceid.ID) adminapi.Diagnosis {
+	d := adminapi.Diagnosis{Subject: id.String(), Kind: "endpoint", Healthy: true}
+	var c chain
+	e, ok := w.endpoint(ctx, id)
+	if !ok {
+		d.State = "unreadable"
+		return c.finish(d)
+	}
+	d.State = e.state.Status
+	target := e.target()
+	s, known := w.serviceOf(target, e)
+	if !known || !w.docs.has(target) {
+		c.broken(linkEndpoint, target.String(), nil, "what it leads to does not exist")
+		return c.finish(d)
+	}
+	hosts := slices.Clone(s.hosts)
+	for i := range hosts {
+		if a := e.address(hosts[i].member); a.IsValid() {
+			hosts[i].want = []netip.Addr{a}
+		}
+	}
+	w.resolve(ctx, &c, s, hosts)
+	zone, zoned := w.zoneFor(s.zone, s.vnet, s.target)
+	w.zone(&c, s, zone, zoned)
+	for _, h := range hosts {
+		w.record(&c, s, h, zone, zoned)
+	}
+	w.connection(&c, s, e)
+	return c.finish(d)
+}
+
+// serviceOf is what an endpoint stands for in its VNet.
+func (w *world) serviceOf(target resourceid.ID, e endpointView) (service, bool) {
+	if target.Is(registryType) {
+		var v registryView
+		if !w.docs.read(target, &v) {
+			return service{}, false
+		}
+		s := registryService(target, v, e.vnet())
+		s.subnet, s.reconcile = e.subnet(), w.ownedBy(e.id)
+		return s, true
+	}
+	c, err := w.cluster(target)
+	if err != nil {
+		return service{}, false
+	}
+	label, zone, _ := strings.Cut(c.Properties.PrivateFQDN, ".")
+	return service{target: target, group: "management", zone: zone, vnet: e.vnet(), linked: true, reconcile: c.reconcile(), subnet: e.subnet(),
+		hosts: []host{{fqdn: c.Properties.PrivateFQDN, record: label, member: "management"}}}, true
+}
+
+// ownedBy is the command by which AKS makes again what lies in a node resource group; "" elsewhere.
+func (w *world) ownedBy(id resourceid.ID) string {
+	for _, r := range w.docs.of(clusterType) {
+		if c, err := w.cluster(r.ID); err == nil && c.nodeGroup().Contains(id) {
+			return c.reconcile()
+		}
+	}
+	return ""
+}
+
+// diagnoseRegistry looks at a registry from everywhere it is meant to be used: the clusters that bootstrap from it, and the
+// private endpoints to it.
+func (w *world) diagnoseRegistry(ctx context.Context, id resourceid.ID) adminapi.Diagnosis {
+	d := adminapi.Diagnosis{Subject: id.String(), Kind: "registry", Healthy: true}
+	var c chain
+	var v registryView
+	w.docs.read(id, &v)
+	d.State = v.Properties.ProvisioningState
+	for _, r := range w.docs.of(clusterType) {
+		of, err := w.cluster(r.ID)
+		if err != nil || !of.registryOf().Equal(id) || of.vnet().IsZero() {
+			continue
+		}
+		from, _ := w.witness(of)
+		w.pull(ctx, &c, of, from, bootstrapImage)
+		return c.finish(d)
+	}
+	for _, r := range w.docs.of(endpointType) {
+		e, ok := w.endpoint(ctx, r.ID)
+		if !ok || !e.target().Equal(id) {
+			continue
+		}
+		s, known := w.serviceOf(id, e)
+		if known {
+			w.names(ctx, &c, s)
+		}
+	}
+	w.reachability(&c, id, v)
+	w.rule(&c, id, &cluster{id: id}, bootstrapImage.image)
+	return c.finish(d)
+}
+
+// reachability tells of a registry that nobody can come to.
+func (w *world) reachability(c *chain, id resourceid.ID, v registryView) {
+	open := v.Properties.PublicNetworkAccess != "Disabled"
+	approved := slices.ContainsFunc(w.docs.under(id, connectionType), func(r resourcestore.Resource) bool {
+		var doc struct {
+			Properties struct {
+				State privateendpoints.State `json:"privateLinkServiceConnectionState"`
+			}
+		}
+		return w.docs.read(r.ID, &doc) && doc.Properties.State.Status == privateendpoints.Approved
+	})
+	switch {
+	case open:
+		c.fine(linkRegistry, id.String(), "its public endpoint is open")
+	case approved:
+		c.fine(linkRegistry, id.String(), "its public endpoint is closed, and a private endpoint is approved")
+	default:
+		c.broken(linkEndpoint, id.String(), nil, "its public endpoint is closed, and no private endpoint to it is approved: nobody can come to it. Make one with: az network private-endpoint create … --private-connection-resource-id %s --group-id registry", id)
+	}
+}
+
+// diagnoseZone compares a private zone's records with the private endpoints of the VNets that are linked to it.
+func (w *world) diagnoseZone(ctx context.Context, id resourceid.ID) adminapi.Diagnosis {
+	d := adminapi.Diagnosis{Subject: id.String(), Kind: "zone", State: "Succeeded", Healthy: true}
+	var c chain
+	links := w.linksOf(id)
+	if len(links) == 0 {
+		var used []string
+		for _, r := range w.docs.of(endpointType) {
+			e, ok := w.endpoint(ctx, r.ID)
+			if !ok {
+				continue
+			}
+			if s, known := w.serviceOf(e.target(), e); known && strings.EqualFold(s.zone, id.Name()) && !slices.Contains(used, e.vnet().String()) {
+				used = append(used, e.vnet().String())
+			}
+		}
+		var mend []string
+		for _, vnet := range used {
+			mend = append(mend, az("network", "private-dns", "link", "vnet", "create", "-g", id.ResourceGroup(), "--zone-name", id.Name(), "-n", resourceid.MustParse(vnet).Name()+"-link", "--virtual-network", vnet, "--registration-enabled", "false"))
+		}
+		c.broken(linkLink, id.String(), mend, "no VNet is linked to it: nobody sees its records")
+		return c.finish(d)
+	}
+	for _, vnet := range links {
+		c.fine(linkLink, id.String(), "VNet %s is linked to it", vnet.Name())
+		for _, r := range w.docs.of(endpointType) {
+			e, ok := w.endpoint(ctx, r.ID)
+			if !ok || !e.vnet().Equal(vnet) {
+				continue
+			}
+			s, known := w.serviceOf(e.target(), e)
+			if !known || !strings.EqualFold(s.zone, id.Name()) {
+				continue
+			}
+			hosts := slices.Clone(s.hosts)
+			for i := range hosts {
+				if a := e.address(hosts[i].member); a.IsValid() {
+					hosts[i].want = []netip.Addr{a}
+				}
+			}
+			w.resolve(ctx, &c, s, hosts)
+			for _, h := range hosts {
+				w.record(&c, s, h, zoneView{id: id, linked: true}, true)
+			}
+		}
+	}
+	return c.finish(d)
+}

@@ -1,0 +1,253 @@
+package diagnosis
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/cloister-dev/cloister/internal/app/projection"
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
+	"github.com/cloister-dev/cloister/internal/engine/fabric"
+	"github.com/cloister-dev/cloister/internal/engine/registry"
+)
+
+const (
+	clusterType    = "Microsoft.ContainerService/managedClusters"
+	poolType       = "Microsoft.ContainerService/managedClusters/agentPools"
+	endpointType   = "Microsoft.Network/privateEndpoints"
+	registryType   = "Microsoft.ContainerRegistry/registries"
+	cacheRuleType  = "Microsoft.ContainerRegistry/registries/cacheRules"
+	connectionType = "Microsoft.ContainerRegistry/registries/privateEndpointConnections"
+	zoneType       = "Microsoft.Network/privateDnsZones"
+	zoneLinkType   = "Microsoft.Network/privateDnsZones/virtualNetworkLinks"
+	recordType     = "Microsoft.Network/privateDnsZones/A"
+	nicType        = "Microsoft.Network/networkInterfaces"
+	identityType   = "Microsoft.ManagedIdentity/userAssignedIdentities"
+)
+
+// world is one look at everything.
+type world struct {
+	docs    documents
+	state   projection.State
+	machine Machine
+}
+
+// documents are all documents, in order of their IDs.
+type documents struct {
+	byType map[string][]resourcestore.Resource
+	byKey  map[string]resourcestore.Resource
+}
+
+func index(all []resourcestore.Resource) documents {
+	d := documents{map[string][]resourcestore.Resource{}, map[string]resourcestore.Resource{}}
+	all = slices.SortedFunc(slices.Values(all), func(a, b resourcestore.Resource) int { return strings.Compare(a.ID.Key(), b.ID.Key()) })
+	for _, r := range all {
+		t := strings.ToLower(r.ID.Type())
+		d.byType[t] = append(d.byType[t], r)
+		d.byKey[r.ID.Key()] = r
+	}
+	return d
+}
+
+func (d documents) of(kind string) []resourcestore.Resource { return d.byType[strings.ToLower(kind)] }
+
+// under are the documents of a type that lie in the resource.
+func (d documents) under(parent resourceid.ID, kind string) []resourcestore.Resource {
+	var out []resourcestore.Resource
+	for _, r := range d.of(kind) {
+		if parent.Contains(r.ID) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// read reads a document into a view of it; false when there is none, or none that can be read.
+func (d documents) read(id resourceid.ID, view any) bool {
+	r, ok := d.byKey[id.Key()]
+	return ok && json.Unmarshal(r.Body, view) == nil
+}
+
+func (d documents) has(id resourceid.ID) bool {
+	_, ok := d.byKey[id.Key()]
+	return ok && !id.IsZero()
+}
+
+type ref struct{ ID resourceid.ID }
+
+// cluster is a managed cluster with its pools, as far as a diagnosis reads it.
+type cluster struct {
+	id       resourceid.ID
+	Location string
+	Identity struct {
+		Type, PrincipalID      string
+		UserAssignedIdentities map[string]struct{ ClientID, PrincipalID string }
+	}
+	Properties struct {
+		ProvisioningState, FQDN, PrivateFQDN, NodeResourceGroup string
+		PowerState                                              struct{ Code string }
+		NetworkProfile                                          struct{ OutboundType string }
+		BootstrapProfile                                        struct{ ArtifactSource, ContainerRegistryID string }
+		APIServerAccessProfile                                  struct {
+			EnablePrivateCluster, EnableVnetIntegration bool
+			PrivateDNSZone, SubnetID                    string
+		}
+		IdentityProfile map[string]struct{ ResourceID, ClientID, ObjectID string }
+	}
+	Cloister struct {
+		ClusterID, SubnetID, RegistryServer, EndpointAddress, PublicAddress string
+		IgnoredArguments                                                    []string
+	}
+	machines []machine
+	pools    []pool
+}
+
+type pool struct {
+	id         resourceid.ID
+	Properties struct {
+		ProvisioningState, VnetSubnetID string
+		EnableNodePublicIP              bool
+		PowerState                      struct{ Code string }
+	}
+	Cloister struct {
+		Off      bool
+		Machines []machine
+	}
+}
+
+// machine is a node.
+type machine struct {
+	ID, Name, RegistryServer, OutboundURL, APIServer, Phase string
+	NIC                                                     resourceid.ID
+	Leaving                                                 bool
+	pool                                                    string
+	off                                                     bool
+}
+
+func (w *world) cluster(id resourceid.ID) (*cluster, error) {
+	r, ok := w.docs.byKey[id.Key()]
+	if !ok {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, id)
+	}
+	c := &cluster{id: r.ID}
+	if err := json.Unmarshal(r.Body, c); err != nil {
+		return nil, fmt.Errorf("read %s: %w", r.ID, err)
+	}
+	for _, p := range w.docs.under(id, poolType) {
+		of := pool{id: p.ID}
+		if err := json.Unmarshal(p.Body, &of); err != nil {
+			return nil, fmt.Errorf("read %s: %w", p.ID, err)
+		}
+		for _, m := range of.Cloister.Machines {
+			m.pool, m.off = p.ID.Name(), of.Cloister.Off
+			c.machines = append(c.machines, m)
+		}
+		c.pools = append(c.pools, of)
+	}
+	return c, nil
+}
+
+// isolated reports whether AKS gives the cluster no way out.
+func (c *cluster) isolated() bool {
+	t := c.Properties.NetworkProfile.OutboundType
+	return t == "none" || t == "block"
+}
+
+func (c *cluster) cached() bool { return c.Properties.BootstrapProfile.ArtifactSource == "Cache" }
+
+func (c *cluster) nodeGroup() resourceid.ID {
+	return resourceid.Group(c.id.Subscription(), c.Properties.NodeResourceGroup)
+}
+
+// subnet is that of the cluster's first pool; zero while there is none.
+func (c *cluster) subnet() resourceid.ID {
+	id, err := resourceid.Parse(c.Cloister.SubnetID)
+	if err != nil {
+		return resourceid.ID{}
+	}
+	return id
+}
+
+func (c *cluster) vnet() resourceid.ID {
+	vnet, _ := c.subnet().Parent()
+	return vnet
+}
+
+// reconcile is how a user has AKS make what is missing of what is its own.
+func (c *cluster) reconcile() string {
+	return az("aks", "update", "-g", c.id.ResourceGroup(), "-n", c.id.Name(), "--yes")
+}
+
+// reimage is how nodes become what the cluster says.
+func (c *cluster) reimage() string {
+	return az("aks", "upgrade", "-g", c.id.ResourceGroup(), "-n", c.id.Name(), "--node-image-only", "--yes")
+}
+
+// kubelet is the identity that the nodes pull with.
+func (c *cluster) kubelet() (resourceID resourceid.ID, clientID, objectID string) {
+	k := c.Properties.IdentityProfile["kubeletidentity"]
+	id, err := resourceid.Parse(k.ResourceID)
+	if err != nil {
+		return resourceid.ID{}, k.ClientID, k.ObjectID
+	}
+	return id, k.ClientID, k.ObjectID
+}
+
+// guest is a node's place in the fabric.
+type guest struct {
+	network fabric.Network
+	nic     fabric.NIC
+	subnet  resourceid.ID
+}
+
+func (w *world) guest(m machine) (guest, bool) {
+	for _, n := range w.state.Fabric.Networks {
+		for _, nic := range n.NICs {
+			if nic.Guest.Name != "node-"+m.ID {
+				continue
+			}
+			var doc struct {
+				Properties struct {
+					IPConfigurations []struct{ Properties struct{ Subnet ref } }
+				}
+			}
+			g := guest{network: n, nic: nic}
+			if w.docs.read(m.NIC, &doc) && len(doc.Properties.IPConfigurations) > 0 {
+				g.subnet = doc.Properties.IPConfigurations[0].Properties.Subnet.ID
+			}
+			return g, true
+		}
+	}
+	return guest{}, false
+}
+
+// network is a VNet in the fabric.
+func (w *world) network(vnet resourceid.ID) (fabric.Network, bool) {
+	for _, n := range w.state.Fabric.Networks {
+		if n.ID == projection.NetworkID(vnet) {
+			return n, true
+		}
+	}
+	return fabric.Network{}, false
+}
+
+// registry is a registry in the registry process.
+func (w *world) registry(id resourceid.ID) (registry.Registry, bool) {
+	for _, r := range w.state.Registry.Registries {
+		if strings.HasPrefix(r.ID, projection.RegistryPrefix(id)) {
+			return r, true
+		}
+	}
+	return registry.Registry{}, false
+}
+
+func addresses(list []netip.Addr) string {
+	var out []string
+	for _, a := range list {
+		out = append(out, a.String())
+	}
+	return strings.Join(out, ", ")
+}
