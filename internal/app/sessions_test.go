@@ -19,21 +19,30 @@ import (
 	"github.com/cloister-dev/cloister/internal/lib/pki"
 )
 
+// sessions is a service that tells when a request for a session has ended, and the session with it.
+type sessions struct {
+	*Service
+	ended chan struct{}
+}
+
 // newSessions is a service that can make sessions and nothing else, listening on its socket.
-func newSessions(t *testing.T) (*Service, *http.Client) {
+func newSessions(t *testing.T) (*sessions, *http.Client) {
 	t.Helper()
 	w := newWorld(t, &slowFabric{})
 	root, err := pki.OpenAuthority(filepath.Join(t.TempDir(), "pki"), "root", "test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Service{
+	s := &sessions{ended: make(chan struct{}, 100), Service: &Service{
 		API: &API{store: w.store}, ServeOptions: ServeOptions{Log: slog.New(slog.DiscardHandler)},
 		layout: w.layout, world: w, root: root, ready: make(chan struct{}),
-	}
+	}}
 	close(s.ready)
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /sessions", s.adminSession)
+	mux.HandleFunc("POST /sessions", func(w http.ResponseWriter, r *http.Request) {
+		defer func() { s.ended <- struct{}{} }()
+		s.adminSession(w, r)
+	})
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -75,10 +84,12 @@ func session(t *testing.T, c *http.Client, network string) (answer adminapi.Sess
 	return answer, end, ""
 }
 
-func sessionsLeft(t *testing.T, s *Service, want int) {
+func sessionsLeft(t *testing.T, s *sessions, want int) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); len(s.world.Sessions()) != want; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
+	for limit := time.After(10 * time.Second); len(s.world.Sessions()) != want; {
+		select {
+		case <-s.ended:
+		case <-limit:
 			t.Fatalf("sessions %v, want %d", s.world.Sessions(), want)
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 const cluster = "/subscriptions/" + subscription + "/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/"
@@ -306,12 +305,18 @@ func TestNoWait(t *testing.T) {
 func TestWait(t *testing.T) {
 	s := newService(t)
 	s.put(cluster+"x", object{"properties": object{"provisioningState": "Creating"}})
-	go func() {
-		time.Sleep(300 * time.Millisecond)
-		s.put(cluster+"x", object{"properties": object{"provisioningState": "Succeeded"}})
-	}()
+	asked := 0
+	s.refuse = func(*http.Request) (int, string) {
+		if asked++; asked == 2 {
+			s.put(cluster+"x", object{"properties": object{"provisioningState": "Succeeded"}})
+		}
+		return 0, ""
+	}
 	if status, _, complaint := s.az("aks", "wait", "-g", "rg", "-n", "x", "--created", "--timeout", "20"); status != 0 {
 		t.Errorf("exit status %d: %s", status, complaint)
+	}
+	if asked != 2 {
+		t.Errorf("asked %d times, of which the second was answered with what was waited for", asked)
 	}
 	if status, _, _ := s.az("aks", "wait", "-g", "rg", "-n", "gone", "--deleted"); status != 0 {
 		t.Error("a cluster that is not there counts as there")

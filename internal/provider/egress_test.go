@@ -119,7 +119,9 @@ func TestWaysOutInUse(t *testing.T) {
 func TestWaysOutRefuse(t *testing.T) {
 	h := resourcetypetest.New(t, definitions(true)...)
 	o := waysOut(h, parts{})
-	rule := func(property string) string { return `{"properties":{"outboundRules":[{"name":"o","properties":{"protocol":"All",` + property + `}}]}}` }
+	rule := func(property string) string {
+		return `{"properties":{"outboundRules":[{"name":"o","properties":{"protocol":"All",` + property + `}}]}}`
+	}
 	for _, c := range []struct {
 		kind, body, want string
 	}{

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cloister-dev/cloister/internal/arm/reconcile/reconciletest"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
@@ -113,8 +112,7 @@ func TestRegistryChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	reimage(t, h, id, "nodepool1")
-	for deadline := time.Now().Add(10 * time.Second); len(with(h, "/registries/")) > 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-	}
+	h.Until("the registry has gone with the last node that knew it", func() bool { return len(with(h, "/registries/")) == 0 })
 	for _, text := range []string{"/registries/", "/privatelink.azurecr.io", "aks-bootstrap-acr-", "cacheRules"} {
 		if left := with(h, text); len(left) > 0 {
 			t.Errorf("%s left after the last node was reimaged: %v", text, left)
@@ -424,11 +422,7 @@ func TestConvert(t *testing.T) {
 	if err := h.Delete(id.Child("agentPools", "np2")); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); len(with(h, "/registries/")) > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the registry stays though no node is configured with it")
-		}
-	}
+	h.Until("the registry has gone, which no node is configured with", func() bool { return len(with(h, "/registries/")) == 0 })
 }
 
 // A conversion can die at any line, forth and back, and the next process ends it: the way out is what the type says,

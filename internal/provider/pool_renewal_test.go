@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cloister-dev/cloister/internal/arm/reconcile/reconciletest"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
@@ -81,11 +80,7 @@ func TestReimage(t *testing.T) {
 				t.Errorf("%d nodes at the most, want %d; at last %v; drained %v", m.most, most, m.joined, m.drained)
 			}
 			// The interface of a node that went is deleted by its own type.
-			for deadline := time.Now().Add(10 * time.Second); len(with(h, "-nic")) > 3 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-			}
-			if nics := with(h, "-nic"); len(nics) != 3 {
-				t.Errorf("network interfaces left: %v", nics)
-			}
+			h.Until("three network interfaces are left", func() bool { return len(with(h, "-nic")) == 3 })
 			if d := h.Get(pool); d.State() != "Succeeded" || d.String("properties.nodeImageVersion") == "" {
 				t.Errorf("the pool is %v", d)
 			}

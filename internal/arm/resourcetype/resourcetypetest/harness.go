@@ -243,6 +243,27 @@ func (h *Harness) Do(method string, id resourceid.ID, action string, body any) (
 	return h.Manager.Do(context.WithoutCancel(h.T.Context()), r)
 }
 
+// Until waits until ok, which is asked again whenever something was written.
+func (h *Harness) Until(what string, ok func() bool) {
+	h.T.Helper()
+	changed := make(chan struct{}, 1)
+	stop := h.Store.Watch(func([]resourcestore.Event) {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})
+	defer stop()
+	deadline := time.After(h.Wait)
+	for !ok() {
+		select {
+		case <-changed:
+		case <-deadline:
+			h.T.Fatalf("after %s it is still not so that %s", h.Wait, what)
+		}
+	}
+}
+
 // Finish waits for an answer's operation and returns the error that it ended with.
 func (h *Harness) Finish(a resourcemanager.Answer) error {
 	h.T.Helper()

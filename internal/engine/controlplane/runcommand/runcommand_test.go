@@ -23,11 +23,12 @@ type apiServer struct {
 	mu      sync.Mutex
 	objects map[string]string
 	ended   chan struct{}
-	dead    bool // answers 500
+	changed chan struct{} // something was made
+	dead    bool          // answers 500
 }
 
 func newAPIServer(t *testing.T) *apiServer {
-	s := &apiServer{objects: map[string]string{}, ended: make(chan struct{})}
+	s := &apiServer{objects: map[string]string{}, ended: make(chan struct{}), changed: make(chan struct{}, 1)}
 	s.Server = httptest.NewServer(http.HandlerFunc(s.serve))
 	t.Cleanup(s.Close)
 	return s
@@ -72,6 +73,12 @@ func (s *apiServer) serve(w http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
 		s.mu.Lock()
 	case r.Method == http.MethodPost:
+		defer func() {
+			select {
+			case s.changed <- struct{}{}:
+			default:
+			}
+		}()
 		s.objects[r.URL.Path] += "+"
 		w.WriteHeader(http.StatusCreated)
 		fmt.Fprint(w, body+"}")
@@ -108,12 +115,31 @@ func runner(t *testing.T, s *apiServer, dir string) *Runner {
 
 const id = "0123456789abcdef0123456789abcdef"
 
-func until(t *testing.T, what string, ok func() bool) {
+// until waits until the API server's objects are so.
+func (s *apiServer) until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	for limit := time.After(10 * time.Second); !ok(); {
+		select {
+		case <-s.changed:
+		case <-limit:
 			t.Fatal("never: " + what)
 		}
+	}
+}
+
+// finished waits until the command does not run any more.
+func finished(t *testing.T, r *Runner, cluster, id string) {
+	t.Helper()
+	r.mu.Lock()
+	task, runs := r.running[cluster][id]
+	r.mu.Unlock()
+	if !runs {
+		return
+	}
+	select {
+	case <-task.done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the command never ends")
 	}
 }
 
@@ -123,7 +149,7 @@ func TestCommandOutlivesTheProcess(t *testing.T) {
 	if err := r.Run(Command{ID: id, Cluster: "c", Text: "kubectl get nodes", Context: zipOf(t, entry{"a", "x", 0o644})}); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "a pod", func() bool { return s.history("pods") == "+" })
+	s.until(t, "a pod", func() bool { return s.history("pods") == "+" })
 	if got, err := r.Result("c", id); err != nil || got.State != Running {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -137,7 +163,10 @@ func TestCommandOutlivesTheProcess(t *testing.T) {
 	if err := again.Resume("c"); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "a clean end", func() bool { return s.history("pods") == "+-" })
+	finished(t, again, "c", id)
+	if h := s.history("pods"); h != "+-" {
+		t.Errorf("pods: %s", h)
+	}
 	got, err := again.Result("c", id)
 	if err != nil || got.State != Succeeded || got.ExitCode != 3 || got.Logs != "what it printed" || got.FinishedAt.Sub(got.StartedAt) != 5*time.Second {
 		t.Errorf("%+v, %v", got, err)
@@ -147,10 +176,9 @@ func TestCommandOutlivesTheProcess(t *testing.T) {
 			t.Errorf("%s: %s", kind, h)
 		}
 	}
-	until(t, "a clean record", func() bool {
-		data, err := os.ReadFile(filepath.Join(dir, "c", id+".json"))
-		return err == nil && strings.Contains(string(data), `"Cleaned": true`) && !strings.Contains(string(data), `"Context"`)
-	})
+	if data, err := os.ReadFile(filepath.Join(dir, "c", id+".json")); err != nil || !strings.Contains(string(data), `"Cleaned": true`) || strings.Contains(string(data), `"Context"`) {
+		t.Errorf("the record at the end is %s, %v", data, err)
+	}
 	if _, err := again.Result("c", strings.Repeat("0", 32)); !errors.Is(err, ErrNotFound) {
 		t.Errorf("an unknown command: %v", err)
 	}
@@ -180,7 +208,7 @@ func TestRunRefuses(t *testing.T) {
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(50 * time.Millisecond)
+	r.Close() // returns when nothing runs any more
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("something was written into a cluster that is gone: %v", err)
 	}
