@@ -20,7 +20,13 @@ import (
 
 	"github.com/cloister-dev/cloister/internal/lib/adminapi"
 	"github.com/cloister-dev/cloister/test/page"
+	"github.com/cloister-dev/cloister/test/watchdog"
 )
+
+func TestMain(m *testing.M) {
+	watchdog.Main()
+	os.Exit(m.Run())
+}
 
 // installation is a Cloister of the tests' own.
 type installation struct {
@@ -55,9 +61,24 @@ func newInstallation(t *testing.T) *installation {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build reach: %v\n%s", err, out)
 	}
+	// A run that is killed takes nothing down itself.
+	dog, err := watchdog.Start()
+	if err == nil {
+		err = dog.Guard(program, in.data, dir)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := dog.Close(); err != nil {
+			t.Errorf("the watchdog: %v", err)
+		}
+	})
 	t.Cleanup(func() {
 		if out, err := in.cloister("down", "--purge").CombinedOutput(); err != nil {
 			t.Errorf("cloister down --purge: %v\n%s", err, out)
+		} else if err := dog.Release(in.data); err != nil {
+			t.Error(err)
 		}
 		if in.instance != "" {
 			if _, err := os.Stat("/run/cloister-" + in.instance); err == nil {

@@ -37,7 +37,7 @@ func cmdInstallation(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 1, "installation NAME")
 	s := storyOf(ts)
 	s.learn()
-	s.use(args[0])
+	ts.Check(s.use(args[0]))
 	ts.Setenv("CLOISTER_DATA_DIR", s.current)
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/cloister-dev/cloister/internal/lib/layout"
+	"github.com/cloister-dev/cloister/test/watchdog"
 )
 
 // commandTimeout ends a command that hangs, so that a story fails at the line where it hangs.
@@ -26,6 +27,7 @@ const commandTimeout = "300"
 
 // TestMain makes the users' commands available to stories: az and kubectl are Cloister's.
 func TestMain(m *testing.M) {
+	watchdog.Main()
 	testscript.Main(m, map[string]func(){
 		"cloister": func() { become(os.Args[1:]...) },
 		"az":       func() { become(append([]string{"az"}, os.Args[1:]...)...) },
@@ -63,6 +65,16 @@ func TestScripts(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build reach: %v\n%s", err, out)
 	}
+	// A run that is killed takes nothing down itself.
+	dog, err := watchdog.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := dog.Close(); err != nil {
+			t.Errorf("the watchdog: %v", err)
+		}
+	})
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata",
 		Cmds:               commands,
@@ -83,9 +95,11 @@ func TestScripts(t *testing.T) {
 			for _, v := range pageNames {
 				env.Setenv(v[0], v[1])
 			}
-			s := &story{began: time.Now(), env: env}
+			s := &story{began: time.Now(), env: env, dog: dog}
 			env.Values[storyKey{}] = s
-			s.use("data")
+			if err := s.use("data"); err != nil {
+				return err
+			}
 			env.Setenv("CLOISTER_DATA_DIR", s.current)
 			env.Defer(s.end)
 			return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/cloister-dev/cloister/internal/lib/adminapi"
+	"github.com/cloister-dev/cloister/test/watchdog"
 )
 
 // story is what a running script has made, and so what must be gone when it ends.
@@ -25,6 +26,7 @@ type story struct {
 	instances map[string]string // by data directory; "" until it was started
 	packets   uint64            // what `packets mark` saw
 	foreign   *foreign
+	dog       *watchdog.Dog
 }
 
 // storyKey is where a script keeps its story.
@@ -33,14 +35,16 @@ type storyKey struct{}
 func storyOf(ts *testscript.TestScript) *story { return ts.Value(storyKey{}).(*story) }
 
 // use makes an installation the current one. Its data directory need not exist yet.
-func (s *story) use(name string) {
+func (s *story) use(name string) error {
 	s.current = filepath.Join(s.env.WorkDir, name)
 	if s.instances == nil {
 		s.instances = map[string]string{}
 	}
-	if _, known := s.instances[s.current]; !known {
-		s.instances[s.current] = ""
+	if _, known := s.instances[s.current]; known {
+		return nil
 	}
+	s.instances[s.current] = ""
+	return s.dog.Guard(s.env.Getenv("CLOISTER"), s.current, s.env.WorkDir)
 }
 
 // instance is the ID of the installation in a data directory, "" if it was never started. It is
@@ -80,8 +84,14 @@ func (s *story) end() {
 				left = append(left, fmt.Sprintf("cloister down --purge of %s: %v\n%s", dir, err, out))
 			}
 		}
-		for _, l := range leftovers(instance, dir) {
+		here := leftovers(instance, dir)
+		for _, l := range here {
 			left = append(left, filepath.Base(dir)+": "+l)
+		}
+		if len(here) == 0 {
+			if err := s.dog.Release(dir); err != nil {
+				left = append(left, err.Error())
+			}
 		}
 	}
 	t.Log(fmt.Sprintf("the story took %.1f s", time.Since(s.began).Seconds()))
