@@ -176,6 +176,7 @@ func TestBoot(t *testing.T) {
 	if err := unix.Kill(pid(t, d), unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
+	var killed []unix.PollFd
 	for _, s := range all {
 		procs, err := os.ReadFile(filepath.Join(l.RunDir, "containerd", "io.containerd.runtime.v2.task", Namespace, s.ID, "init.pid"))
 		if err != nil {
@@ -186,13 +187,23 @@ func TestBoot(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, p := range []int{parent(t, process), process} {
+			fd, err := unix.PidfdOpen(p, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+			killed = append(killed, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
 			if err := unix.Kill(p, unix.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	// The shims are gone when their sockets refuse; what they mounted is none of a boot's.
-	time.Sleep(200 * time.Millisecond)
+	// The shims are gone then, and their sockets refuse; what they mounted is none of a boot's.
+	for i := range killed {
+		if n, err := unix.Poll(killed[i:i+1], 10_000); n != 1 || err != nil {
+			t.Fatalf("a process lives on after SIGKILL: %v", err)
+		}
+	}
 	for _, dir := range []string{"containerd", "runc"} {
 		if err := os.RemoveAll(filepath.Join(l.RunDir, dir)); err != nil {
 			t.Fatal(err)
