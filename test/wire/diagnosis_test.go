@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
@@ -262,6 +263,120 @@ func TestDiagnosis(t *testing.T) {
 		})
 		if !ok {
 			break // the rows after it would find what it left broken
+		}
+	}
+}
+
+// TestTraps walks into what works and does not do what its user may believe. A warning tells it, and what it prints ends it.
+func TestTraps(t *testing.T) {
+	i := install(t)
+	i.own()
+	m := &modelled{i: i}
+	d := i.diagnoser(m)
+	warned := func(t *testing.T) (codes []string, mend []string) {
+		found, err := d.Warnings(t.Context(), resourceid.MustParse(i.clusterID("demo")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range found {
+			codes, mend = append(codes, w.Code), append(mend, w.Mend...)
+		}
+		return codes, mend
+	}
+	registry := i.group() + "/providers/Microsoft.ContainerRegistry/registries/"
+	for _, line := range []string{
+		"network public-ip create -g rg -n pip", "network nat gateway create -g rg -n nat --public-ip-addresses pip",
+		"acr create -g rg -n another --sku Premium --public-network-enabled false",
+	} {
+		i.types(line)
+	}
+	for _, row := range []struct{ name, line, code, end string }{
+		{"default outbound access is on", "network vnet subnet update -g rg --vnet-name net -n nodes --default-outbound-access true", diagnosis.WarningDefaultOutbound, ""},
+		{"a NAT gateway of the subnet", "network vnet subnet update -g rg --vnet-name net -n nodes --nat-gateway nat", diagnosis.WarningWayOut, ""},
+		{"the registry is public as well", "acr update -g rg -n ownregistry --public-network-enabled true", diagnosis.WarningPublicRegistry, ""},
+		{"az drops the registry", "aks update -g rg -n demo --bootstrap-container-registry-resource-id " + registry + "another --yes", diagnosis.WarningIgnoredArgument,
+			"aks update -g rg -n demo --bootstrap-artifact-source Cache --bootstrap-container-registry-resource-id " + registry + "ownregistry"},
+		{"a reimage is forgotten", "aks update -g rg -n demo --bootstrap-artifact-source Cache --bootstrap-container-registry-resource-id " + registry + "another", diagnosis.WarningReimageDue, ""},
+	} {
+		ok := t.Run(row.name, func(t *testing.T) {
+			i := *i
+			i.t = t
+			if codes, _ := warned(t); len(codes) > 0 {
+				t.Fatalf("warned before: %v", codes)
+			}
+			i.types(row.line)
+			codes, mend := warned(t)
+			if !slices.Equal(codes, []string{row.code}) {
+				t.Fatalf("warned of %v, want %s", codes, row.code)
+			}
+			if of := i.why(d, "demo"); len(of.Warnings) != 1 {
+				t.Errorf("why warns of %v", of.Warnings)
+			}
+			if row.end != "" {
+				mend = []string{row.end}
+			}
+			for _, line := range mend {
+				i.types(line)
+			}
+			if row.code == diagnosis.WarningReimageDue { // az does not wait for the pools
+				i.types("aks nodepool wait --updated -g rg --cluster-name demo -n nodepool1 --interval 1")
+			}
+			if codes, _ := warned(t); len(codes) > 0 {
+				t.Fatalf("still warned of %v after %q", codes, mend)
+			}
+		})
+		if !ok {
+			break
+		}
+	}
+}
+
+// TestNodePublicIP gives a node's network interface a public IP address, which opens what outbound type none leaves closed.
+func TestNodePublicIP(t *testing.T) {
+	i := install(t)
+	i.own()
+	d := i.diagnoser(&modelled{i: i})
+	i.types("network public-ip create -g rg -n pip")
+	nic := i.types("network nic list -g MC_rg_demo_eastus --query [?starts_with(name,`\"aks-\"`)].id -o tsv")
+	var body map[string]any
+	if err := json.Unmarshal(i.want(http.StatusOK, i.do(http.MethodGet, nic, "")).body, &body); err != nil {
+		t.Fatal(err)
+	}
+	first := body["properties"].(map[string]any)["ipConfigurations"].([]any)[0].(map[string]any)["properties"].(map[string]any)
+	first["publicIPAddress"] = map[string]string{"id": i.group() + "/providers/Microsoft.Network/publicIPAddresses/pip"}
+	changed, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.put(nic, string(changed))
+	found, err := d.Warnings(t.Context(), resourceid.MustParse(i.clusterID("demo")))
+	if err != nil || len(found) != 1 || found[0].Code != diagnosis.WarningNodePublicIP {
+		t.Errorf("warned of %+v, %v", found, err)
+	}
+}
+
+// TestPodDiagnosis tells of pods whose image does not come why it does not.
+func TestPodDiagnosis(t *testing.T) {
+	i := install(t)
+	i.own()
+	m := &modelled{i: i}
+	d := i.diagnoser(m)
+	node := i.types("network nic list -g MC_rg_demo_eastus --query [?starts_with(name,`\"aks-\"`)].name -o tsv")
+	node = strings.TrimSuffix(node, "-nic")
+	for _, row := range []struct{ image, line, cause, saw string }{
+		{"mcr.microsoft.com/azuredocs/nowhere:v1", "", "upstream", "mcr.microsoft.com has no such image"},
+		{"docker.io/library/nginx:1", "", "image", "asks docker.io itself"},
+		{"nginx", "", "image", "asks docker.io itself"},
+		{"ownregistry.azurecr.io/missing/app", "", "upstream", "ownregistry.azurecr.io has no such image"},
+		{"mcr.microsoft.com/azuredocs/app:v1", "acr cache delete -n aks-managed-mcr -r ownregistry -g rg --yes", "rule", "no cache rule"},
+	} {
+		if row.line != "" {
+			i.types(row.line)
+		}
+		m.pods = []diagnosis.Pod{{Namespace: "default", Name: "web", Node: node, Reason: "ImagePullBackOff", Image: row.image}}
+		of := i.why(d, "default/web")
+		if of.Kind != "pod" || of.Cause == nil || of.Cause.Name != row.cause || !strings.Contains(of.Cause.Saw, row.saw) {
+			t.Errorf("%s: the cause is %+v, want %s: %s\n%s", row.image, of.Cause, row.cause, row.saw, told(of))
 		}
 	}
 }

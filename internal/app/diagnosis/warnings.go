@@ -90,7 +90,7 @@ func (w *world) leaks(of *cluster, id resourceid.ID, warn func(code string, subj
 	p := doc.Properties
 	outbound := of.Properties.NetworkProfile.OutboundType
 	if !p.NATGateway.ID.IsZero() && w.docs.has(p.NATGateway.ID) {
-		warn(WarningWayOut, id, []string{subnetUpdate(id, "--remove", "natGateway")}, "Outbound type "+outbound+" adds no way out, and closes none: subnet "+id.Name()+" has NAT gateway "+p.NATGateway.ID.Name()+".")
+		warn(WarningWayOut, id, []string{subnetUpdate(id, "--nat-gateway", "null")}, "Outbound type "+outbound+" adds no way out, and closes none: subnet "+id.Name()+" has NAT gateway "+p.NATGateway.ID.Name()+".")
 	} else if p.DefaultOutboundAccess == nil || *p.DefaultOutboundAccess {
 		warn(WarningDefaultOutbound, id, []string{subnetUpdate(id, "--default-outbound-access", "false")}, "Outbound type "+outbound+" adds no way out, and closes none: subnet "+id.Name()+" has default outbound access, by which its nodes reach the Internet.")
 	}
