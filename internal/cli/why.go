@@ -7,11 +7,13 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/cli/progress"
 	"github.com/cloister-dev/cloister/internal/lib/adminapi"
 )
 
@@ -36,7 +38,13 @@ Without one it is about everything that is not healthy.`,
 				query.Set("resource", args[0])
 			}
 			found := []adminapi.Diagnosis{}
-			if err := c.do(cmd.Context(), http.MethodGet, "/cloister/v1/why", query, nil, &found); err != nil {
+			printer := progress.New(os.Stderr)
+			// Where packets get lost, the questions take their time.
+			slow := time.AfterFunc(2*time.Second, func() { printer.Start("Waiting for what does not answer", 0) })
+			err = c.do(cmd.Context(), http.MethodGet, "/cloister/v1/why", query, nil, &found)
+			slow.Stop()
+			printer.Close()
+			if err != nil {
 				return err
 			}
 			if g.output == "json" {

@@ -73,7 +73,7 @@ type Diagnoser struct {
 // ErrNotFound is told of a name that nothing has.
 var ErrNotFound = errors.New("no such resource")
 
-// Everything diagnoses what is not healthy, clusters first; nothing when all is well.
+// Everything diagnoses what is not healthy, and tells of clusters that are in a trap; nothing when all is well.
 func (d *Diagnoser) Everything(ctx context.Context) ([]adminapi.Diagnosis, error) {
 	w, err := d.look(ctx)
 	if err != nil {
@@ -86,7 +86,10 @@ func (d *Diagnoser) Everything(ctx context.Context) ([]adminapi.Diagnosis, error
 			return nil, err
 		}
 		of := w.diagnoseCluster(ctx, c)
-		if !of.Healthy {
+		if of.Healthy {
+			of.Links = []adminapi.Link{} // only the warnings are news
+		}
+		if !of.Healthy || len(of.Warnings) > 0 {
 			out = append(out, of)
 		}
 		for _, p := range w.waiting(ctx, c) {

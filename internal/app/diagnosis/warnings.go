@@ -17,7 +17,6 @@ const (
 	WarningPublicAPIServer  = "PublicAPIServerWithoutEgress"
 	WarningIgnoredArgument  = "ArgumentIgnored"
 	WarningPublicRegistry   = "RegistryPublicAccessEnabled"
-	WarningAnonymousPull    = "AnonymousPullEnabled"
 	registryArgument        = "--bootstrap-container-registry-resource-id"
 	registryArgumentPartner = "--bootstrap-artifact-source"
 )
