@@ -62,3 +62,15 @@ func TestCommands(t *testing.T) {
 		}
 	}
 }
+
+// TestUpdateWithOwnIdentity updates a cluster whose control plane has the user's identity and whose nodes have AKS's, on
+// which nobody gives the user's identity a role.
+func TestUpdateWithOwnIdentity(t *testing.T) {
+	i := install(t)
+	i.types("identity create -g rg -n plane")
+	i.types("aks create -g rg -n demo --enable-private-cluster --bootstrap-artifact-source Cache --outbound-type none --network-plugin azure --node-count 1 --assign-identity " +
+		i.types("identity show -g rg -n plane --query id -o tsv"))
+	if state := i.types("aks update -g rg -n demo --yes --query provisioningState -o tsv"); state != "Succeeded" {
+		t.Errorf("the cluster is %s", state)
+	}
+}

@@ -232,7 +232,8 @@ func (t service) authorizeIdentity(ctx context.Context, r *resourcetype.Request[
 	for _, i := range m.Identity.UserAssigned {
 		who.ObjectID, who.AppID = i.PrincipalID, i.ClientID
 	}
-	if k := m.kubeletIdentity(); k.ResourceID != "" && len(m.Identity.UserAssigned) > 0 {
+	// A kubelet identity that AKS has made is AKS's to hand out.
+	if k := m.kubeletIdentity(); k.ResourceID != "" && len(m.Identity.UserAssigned) > 0 && !nodeGroup(r.ID, m).Contains(resourceid.MustParse(k.ResourceID)) {
 		ok, err := t.Access.Allowed(ctx, who, assignID, resourceid.MustParse(k.ResourceID))
 		if err != nil {
 			return err
