@@ -3,7 +3,9 @@ package diagnosis
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -156,10 +158,10 @@ func (w *world) openWay(of *cluster) []string {
 
 // generations finds nodes that are not what the cluster says: an update changes no node that there is.
 func (w *world) generations(c *chain, of *cluster) {
-	var old []string
+	old := map[string][]string{}
 	for _, m := range of.machines {
 		if why := of.outdated(m); why != "" {
-			old = append(old, m.Name+" ("+why+")")
+			old[why] = append(old[why], m.Name)
 		}
 	}
 	switch {
@@ -167,7 +169,11 @@ func (w *world) generations(c *chain, of *cluster) {
 	case len(old) == 0:
 		c.fine(linkGeneration, of.id.String(), "every node is what the cluster says")
 	default:
-		c.broken(linkGeneration, of.id.String(), []string{of.reimage()}, "not reimaged since the last update: %s", strings.Join(old, "; "))
+		var told []string
+		for _, why := range slices.Sorted(maps.Keys(old)) {
+			told = append(told, strings.Join(old[why], ", ")+": "+why)
+		}
+		c.broken(linkGeneration, of.id.String(), []string{of.reimage()}, "not reimaged since the last update: %s", strings.Join(told, "; "))
 	}
 }
 
@@ -178,9 +184,9 @@ func (c *cluster) outdated(m machine) string {
 	case m.off || m.Leaving || m.Phase != "":
 		return ""
 	case server != m.RegistryServer && server == "":
-		return "it takes its artifacts from " + m.RegistryServer + ", the cluster from " + mcr
+		return "provisioned with " + m.RegistryServer + ", and the cluster has " + mcr
 	case server != m.RegistryServer:
-		return "it takes its artifacts from " + or(m.RegistryServer, mcr) + ", the cluster from " + server
+		return "provisioned with " + or(m.RegistryServer, mcr) + ", and the cluster has " + server
 	case c.isolated() != (m.OutboundURL == ""):
 		return "the cluster's outbound type is " + c.Properties.NetworkProfile.OutboundType
 	case c.Properties.APIServerAccessProfile.EnableVnetIntegration && m.APIServer != "" && m.APIServer != c.Cloister.EndpointAddress:

@@ -34,7 +34,7 @@ func (w *world) warnings(of *cluster) []adminapi.Warning {
 		}
 	}
 	if len(old) > 0 {
-		warn(WarningReimageDue, of.id, []string{of.reimage()}, "An update changes no node that there is: until they are reimaged, "+strings.Join(old, ", ")+" are what they were before it.")
+		warn(WarningReimageDue, of.id, []string{of.reimage()}, "An update changes no node that there is. Not reimaged since, and still what they were: "+strings.Join(old, ", ")+".")
 	}
 	if of.isolated() {
 		for _, id := range w.subnets(of) {
