@@ -104,7 +104,7 @@ func (s *Service) newSession(ctx context.Context, request adminapi.SessionReques
 		// As the cluster's nodes do it: a public cluster's VNet need not have a way to the public address.
 		server := doc.Properties.FQDN
 		switch a := doc.Properties.APIServerAccessProfile; {
-		case a.EnablePrivateCluster:
+		case a.EnablePrivateCluster && doc.Properties.PrivateFQDN != "":
 			server = doc.Properties.PrivateFQDN
 		case a.EnableVnetIntegration:
 			server = doc.Cloister.EndpointAddress

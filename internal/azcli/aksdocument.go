@@ -247,6 +247,9 @@ func aksUpdate(c *call, id resourceid.ID) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.is("disable-public-fqdn") && !c.has("private-dns-zone") && privateZone(doc) == "none" {
+		return nil, errors.New("--disable-public-fqdn cannot be applied for none mode private dns zone cluster")
+	}
 	for _, change := range []struct {
 		argument string
 		do       func(doc any, registry string) error
@@ -290,6 +293,13 @@ func aksUpdate(c *call, id resourceid.ID) (any, error) {
 		poolWords(c, pool)
 	}
 	return c.write(id, aksAPI, body)
+}
+
+func privateZone(doc map[string]any) string {
+	properties, _ := doc["properties"].(map[string]any)
+	access, _ := properties["apiServerAccessProfile"].(map[string]any)
+	zone, _ := access["privateDNSZone"].(string)
+	return zone
 }
 
 // saysNothing: no argument but those that name the cluster and the form of the answer.

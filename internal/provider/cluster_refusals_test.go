@@ -111,7 +111,6 @@ func TestClusterRefusals(t *testing.T) {
 		{"network policy", map[string]any{network + "networkPolicy": "calico"}, "NotSupported", network + "networkPolicy", "calico"},
 		{"unmanaged channel", map[string]any{"properties.autoUpgradeProfile.nodeOSUpgradeChannel": "Unmanaged"}, isolation, "properties.autoUpgradeProfile.nodeOSUpgradeChannel", "Unmanaged"},
 		{"unknown channel", map[string]any{"properties.autoUpgradeProfile.nodeOSUpgradeChannel": "Daily"}, "InvalidNodeOSUpgradeChannel", "properties.autoUpgradeProfile.nodeOSUpgradeChannel", "Daily"},
-		{"zone", map[string]any{"properties.apiServerAccessProfile.privateDNSZone": "none"}, "NotSupported", "properties.apiServerAccessProfile.privateDNSZone", "system"},
 		{"IP ranges", map[string]any{"properties.apiServerAccessProfile.authorizedIPRanges": []string{"1.2.3.4/32"}}, "NotSupported", "properties.apiServerAccessProfile.authorizedIPRanges", "private cluster"},
 		{"add-on", map[string]any{"properties.addonProfiles.omsagent.enabled": true}, "NotSupported", "properties.addonProfiles.omsagent", "omsagent"},
 		{"Service range", map[string]any{network + "serviceCidr": "10.0.0.1/16"}, "InvalidServiceCidr", network + "serviceCidr", "10.0.0.1/16"},

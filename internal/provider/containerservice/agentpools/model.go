@@ -208,7 +208,7 @@ func (c cluster) apiServer() string {
 	switch {
 	case a != nil && isTrue(a.EnableVnetIntegration):
 		return c.Memory.EndpointAddress
-	case a != nil && isTrue(a.EnablePrivateCluster):
+	case a != nil && isTrue(a.EnablePrivateCluster) && c.Properties.PrivateFQDN != "": // else it has no private zone
 		return c.Properties.PrivateFQDN
 	}
 	return c.Properties.FQDN

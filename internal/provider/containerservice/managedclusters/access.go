@@ -49,14 +49,21 @@ func (m *Model) isPrivateLink() bool { return m.isPrivate() && !m.isIntegrated()
 // inventPrivateName gives a private cluster the name that it has in its private zone.
 func inventPrivateName(m *Model) {
 	p := &m.Properties
-	if !m.isPrivate() || p.PrivateFQDN != "" {
+	if !m.isPrivate() || p.PrivateFQDN != "" || m.noZone() {
 		return
 	}
 	kind := "privatelink"
 	if m.isIntegrated() {
 		kind = "private"
 	}
-	p.PrivateFQDN = fmt.Sprintf("%s-%s.%s.%s.%s.azmk8s.io", p.DNSPrefix, randomAlnum(8), m.Memory.ZoneGUID, kind, m.Location)
+	first, zone := p.FQDNSubdomain, fmt.Sprintf("%s.%s.%s.azmk8s.io", m.Memory.ZoneGUID, kind, m.Location)
+	if first == "" {
+		first = p.DNSPrefix + "-" + randomAlnum(8)
+	}
+	if own := m.ownZone(); !own.IsZero() {
+		zone = own.Name()
+	}
+	p.PrivateFQDN = strings.ToLower(first + "." + zone)
 	p.AzurePortalFQDN = fmt.Sprintf("%s-priv.portal.hcp.%s.azmk8s.io", randomHex(16), m.Location)
 }
 
@@ -76,7 +83,7 @@ func keepAccess(m, old *Model) error {
 			return refuse("subnetId")
 		}
 	}
-	return nil
+	return keepZone(m, old)
 }
 
 // validateAccess checks how the API server is to be reached.
@@ -87,8 +94,6 @@ func (t service) validateAccess(ctx context.Context, r *resourcetype.Request[Mod
 		return nil
 	}
 	switch {
-	case m.isPrivate() && a.PrivateDNSZone != "system":
-		return armerror.New(codeUnsupported, "apiServerAccessProfile.privateDNSZone %q is not supported by this version of Cloister; use 'system'.", a.PrivateDNSZone).WithTarget(accessPath + "privateDNSZone")
 	case m.isPrivate() && len(a.AuthorizedIPRanges) > 0:
 		return armerror.New(codeUnsupported, "apiServerAccessProfile.authorizedIPRanges cannot be set on a private cluster.").WithTarget(accessPath + "authorizedIPRanges")
 	case !m.isIntegrated() && a.SubnetID != "":
@@ -242,6 +247,9 @@ func (t service) authorizeIdentity(ctx context.Context, r *resourcetype.Request[
 			return armerror.New("CustomKubeletIdentityMissingPermissionError", "The cluster using user-assigned managed identity must be granted 'Managed Identity Operator' role to assign kubelet identity. You can run 'az role assignment create --assignee %s --role 'Managed Identity Operator' --scope %s' to grant the permission. See https://learn.microsoft.com/en-us/azure/aks/use-managed-identity#add-role-assignment", who.ObjectID, k.ResourceID).WithTarget("properties.identityProfile")
 		}
 	}
+	if err := t.authorizeZone(ctx, r, who); err != nil {
+		return err
+	}
 	a := m.Properties.APIServerAccessProfile
 	if !m.isIntegrated() || a.SubnetID == "" {
 		return nil
@@ -274,7 +282,7 @@ const apiServerName = "kube-apiserver"
 
 // reach makes the ways to the API server. It returns false while some are still being made.
 func (t service) reach(b *builder, r *resourcetype.Reconciliation[Model], group, subnet, vnet resourceid.ID) (done bool, err error) {
-	m, mem := r.Model, r.Model.Memory
+	m := r.Model
 	switch {
 	case m.isIntegrated():
 		if done, err = t.integrate(b, r, group, vnet); err == nil && done {
@@ -290,16 +298,13 @@ func (t service) reach(b *builder, r *resourcetype.Reconciliation[Model], group,
 		return false, err
 	}
 	if m.isPrivate() {
-		label, zoneName, _ := strings.Cut(m.Properties.PrivateFQDN, ".")
-		zone := zoneAndLink(b, group, zoneName, vnet, mem.Suffix)
-		b.put(zone.Child("A", label), dnsAPI, record(mem.EndpointAddress))
-		if b.err != nil || len(b.pending) > 0 {
+		if t.giveName(b, m, group, vnet); b.err != nil || len(b.pending) > 0 {
 			return false, b.err
 		}
 	} else if err := t.publish(b.ctx, r); err != nil {
 		return false, err
 	}
-	if m.isPrivateLink() {
+	if m.isPrivateLink() && !m.noZone() {
 		return true, nil
 	}
 	// No document of another type says what changed: the cluster's own does.

@@ -236,16 +236,26 @@ func privateEndpoint(location string, subnet resourceid.ID, connection string, t
 
 // zoneAndLink makes a private DNS zone and links the VNet to it.
 func zoneAndLink(b *builder, group resourceid.ID, name string, vnet resourceid.ID, suffix string) resourceid.ID {
-	zone := group.Resource("Microsoft.Network/privateDnsZones", name)
+	zone := group.Resource(zoneType, name)
 	b.put(zone, dnsAPI, object{"location": "global"})
-	b.put(zone.Child("virtualNetworkLinks", "aks-"+suffix), dnsAPI, object{"location": "global", "properties": object{
+	link(b, zone.Child("virtualNetworkLinks", "aks-"+suffix), vnet)
+	return zone
+}
+
+// link lets the VNet see the link's zone.
+func link(b *builder, id, vnet resourceid.ID) {
+	if b.err != nil {
+		return
+	}
+	b.put(id, dnsAPI, object{"location": "global", "properties": object{
 		"registrationEnabled": false, "virtualNetwork": object{"id": vnet.String()},
 	}})
 	// A VNet of the user's that has a zone of the name already; AKS says so with this code.
 	if e, refused := armerror.As(b.err); refused && e.Code == "BadRequest" {
-		b.err = armerror.New("CreateOrUpdateVirtualNetworkLinkFailed", "Reconcile private dns failed. Details: %s", e.Message)
+		zone, _ := id.Parent()
+		b.err = armerror.New("CreateOrUpdateVirtualNetworkLinkFailed", "Reconcile private dns failed. Details: Create or update virtual network link failed. Subscription: %s; resource group: %s; private dns zone: %s; virtual network link: %s. Message: %s",
+			zone.Subscription(), zone.ResourceGroup(), zone.Name(), id.Name(), e.Message)
 	}
-	return zone
 }
 
 // record is an A record of one address. Private endpoints' records live ten seconds on Azure.

@@ -48,6 +48,7 @@ type Properties struct {
 	DNSPrefix                string                     `json:"dnsPrefix,omitempty"`
 	FQDN                     string                     `json:"fqdn,omitempty"`
 	PrivateFQDN              string                     `json:"privateFQDN,omitempty"`
+	FQDNSubdomain            string                     `json:"fqdnSubdomain,omitempty"`
 	AzurePortalFQDN          string                     `json:"azurePortalFQDN,omitempty"`
 	AgentPoolProfiles        []map[string]any           `json:"agentPoolProfiles,omitempty"`
 	NodeResourceGroup        string                     `json:"nodeResourceGroup,omitempty"`

@@ -99,8 +99,11 @@ func (t service) defaults(r *resourcetype.Request[Model]) {
 		p.AutoUpgradeProfile = &AutoUpgradeProfile{}
 	}
 	p.AutoUpgradeProfile.NodeOSUpgradeChannel = or(p.AutoUpgradeProfile.NodeOSUpgradeChannel, "NodeImage")
+	if a := p.APIServerAccessProfile; a != nil && r.Existing != nil {
+		a.PrivateDNSZone = or(a.PrivateDNSZone, r.Existing.zone())
+	}
 	if a := p.APIServerAccessProfile; a != nil && isTrue(a.EnablePrivateCluster) {
-		a.PrivateDNSZone = or(a.PrivateDNSZone, "system")
+		a.PrivateDNSZone = fold(or(a.PrivateDNSZone, zoneSystem), zoneSystem, zoneNone)
 		if a.EnablePrivateClusterPublicFQDN == nil {
 			a.EnablePrivateClusterPublicFQDN = ptr(true)
 		}
@@ -180,10 +183,10 @@ func (t service) invent(ctx context.Context, r *resourcetype.Request[Model]) err
 		ZoneGUID:  uuid.NewString(),
 	}
 	p.ResourceUID = randomHex(12)
-	if p.DNSPrefix == "" {
+	if p.DNSPrefix == "" && p.FQDNSubdomain == "" {
 		p.DNSPrefix = dnsPrefix(r.ID)
 	}
-	p.FQDN = fmt.Sprintf("%s-%s.hcp.%s.azmk8s.io", p.DNSPrefix, randomAlnum(8), m.Location)
+	p.FQDN = fmt.Sprintf("%s-%s.hcp.%s.azmk8s.io", or(p.DNSPrefix, p.FQDNSubdomain), randomAlnum(8), m.Location)
 	p.AzurePortalFQDN = fmt.Sprintf("%s.portal.hcp.%s.azmk8s.io", strings.TrimSuffix(p.FQDN, ".hcp."+m.Location+".azmk8s.io"), m.Location)
 	inventPrivateName(m)
 	if p.NodeResourceGroup == "" {
@@ -229,6 +232,7 @@ func keep(r *resourcetype.Request[Model]) error {
 		{"properties.azurePortalFQDN", &p.AzurePortalFQDN, q.AzurePortalFQDN, false},
 		{"properties.resourceUID", &p.ResourceUID, q.ResourceUID, false},
 		{"properties.dnsPrefix", &p.DNSPrefix, q.DNSPrefix, true},
+		{subdomainTarget, &p.FQDNSubdomain, q.FQDNSubdomain, true},
 		{"properties.nodeResourceGroup", &p.NodeResourceGroup, q.NodeResourceGroup, true},
 	} {
 		if f.immutable && *f.value != "" && !strings.EqualFold(*f.value, f.was) {

@@ -238,6 +238,9 @@ func (t service) remove(ctx context.Context, r *resourcetype.Reconciliation[Mode
 	if err := r.Save(ctx); err != nil {
 		return resourcetype.Result{}, err
 	}
+	if left, err := t.leaveZone(ctx, r); err != nil || !left {
+		return resourcetype.Result{Waiting: true}, err
+	}
 	gone, err := r.Client.Delete(ctx, nodeGroup(r.ID, r.Model))
 	if err != nil {
 		return resourcetype.Result{}, fmt.Errorf("delete %s: %w", r.Model.Properties.NodeResourceGroup, err)

@@ -165,7 +165,17 @@ func references(m *Model) []resourcetype.Reference {
 	} {
 		add("cloister", made.String(), "")
 	}
-	for _, zone := range []string{"privatelink.azurecr.io", zoneOf(m.Properties.PrivateFQDN)} {
+	zones := []string{"privatelink.azurecr.io"}
+	if own := m.ownZone(); own.IsZero() {
+		zones = append(zones, zoneOf(m.Properties.PrivateFQDN))
+	} else {
+		add(zoneTarget, own.String(), "")
+		if subnet, err := resourceid.Parse(m.Memory.SubnetID); err == nil && m.Memory.SubnetID != "" {
+			vnet, _ := subnet.Parent()
+			add("cloister", own.Child("virtualNetworkLinks", linkName(vnet)).String(), "")
+		}
+	}
+	for _, zone := range zones {
 		if zone == "" {
 			continue
 		}
@@ -217,7 +227,7 @@ func (t service) credential(name string, admin bool) func(context.Context, *reso
 		}
 		host := m.Properties.FQDN
 		if f := r.Query["server-fqdn"]; m.isPrivate() && (len(f) == 0 || f[0] != "public") {
-			host = m.Properties.PrivateFQDN
+			host = or(m.Properties.PrivateFQDN, host)
 		}
 		config, err := t.ControlPlane.Kubeconfig(ctx, m.Memory.ClusterID, "https://"+host+":443", r.ID.ResourceGroup(), r.ID.Name(), admin)
 		if err != nil {

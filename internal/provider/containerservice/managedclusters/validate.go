@@ -94,6 +94,9 @@ func (t service) validate(ctx context.Context, r *resourcetype.Request[Model]) e
 	if err := t.validateAccess(ctx, r); err != nil {
 		return err
 	}
+	if err := validateZone(ctx, r); err != nil {
+		return err
+	}
 	for name, addon := range p.AddonProfiles {
 		if on, _ := addon["enabled"].(bool); on {
 			return armerror.New(codeUnsupported, "The add-on %q is not supported by this version of Cloister.", name).WithTarget("properties.addonProfiles." + name)

@@ -81,6 +81,7 @@ func registryMembers(ctx context.Context, docs resourcetype.Reader, id resourcei
 func clusterMembers(ctx context.Context, docs resourcetype.Reader, id resourceid.ID) ([]Member, error) {
 	var c struct {
 		Properties struct {
+			FQDN                   string `json:"fqdn"`
 			PrivateFQDN            string `json:"privateFQDN"`
 			APIServerAccessProfile struct {
 				EnablePrivateCluster  bool `json:"enablePrivateCluster"`
@@ -97,6 +98,8 @@ func clusterMembers(ctx context.Context, docs resourcetype.Reader, id resourceid
 	member := Member{GroupID: "management", Name: "management", FQDNs: []string{}}
 	if c.Properties.PrivateFQDN != "" {
 		member.FQDNs = []string{c.Properties.PrivateFQDN}
+	} else if c.Properties.FQDN != "" { // a cluster without a private zone
+		member.FQDNs = []string{c.Properties.FQDN}
 	}
 	return []Member{member}, nil
 }
