@@ -147,7 +147,7 @@ func (c *Connection) exchange(ctx context.Context, method, path, apiVersion stri
 			return status, header, data, err
 		}
 		if c.warn != nil {
-			c.warn("%v\nThe request is sent again in %s.", err, wait)
+			c.warn("%v\nThe request is sent again in %.0f seconds.", err, wait.Seconds())
 		}
 		if err := sleep(ctx, wait); err != nil {
 			return 0, nil, nil, err

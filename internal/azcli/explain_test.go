@@ -113,7 +113,7 @@ func TestThrottled(t *testing.T) {
 		return http.StatusTooManyRequests, `{"error":{"code":"Throttled","message":"too many"}}`
 	}
 	status, out, complaint := s.az(strings.Fields("aks show -g rg -n x --query name -o tsv")...)
-	if want := "WARNING: (Throttled) too many\nThe request is sent again in 0s.\n"; status != 0 || out != "x\n" || complaint != want+want {
+	if want := "WARNING: (Throttled) too many\nThe request is sent again in 0 seconds.\n"; status != 0 || out != "x\n" || complaint != want+want {
 		t.Errorf("exit status %d, out %q, said %q", status, out, complaint)
 	}
 	refusals, s.header = 1, nil

@@ -143,9 +143,7 @@ func (f *foreign) stop() error {
 	if f.daemon == nil || f.daemon.Process == nil {
 		return nil
 	}
-	_, _ = f.ctr("task", "kill", "--signal", "KILL", foreignID)
-	time.Sleep(200 * time.Millisecond)
-	_, err := f.ctr("task", "delete", "--force", foreignID)
+	_, err := f.ctr("task", "delete", "--force", foreignID) // it ends the process, and waits for that
 	_, _ = f.ctr("container", "delete", foreignID)
 	_ = f.daemon.Process.Signal(syscall.SIGTERM)
 	_ = f.daemon.Wait()

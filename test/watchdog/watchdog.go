@@ -126,9 +126,13 @@ func watch(in io.Reader, group int) (status int) {
 		}
 	}
 	for _, g := range guards { // several may share one
-		if g.WorkDir != "" && !kept[g.WorkDir] && os.RemoveAll(g.WorkDir) != nil {
+		if g.WorkDir == "" || kept[g.WorkDir] {
+			continue
+		}
+		if os.RemoveAll(g.WorkDir) != nil {
 			status = 1
 		}
+		_ = os.Remove(filepath.Dir(g.WorkDir)) // which was made for it; another's is not empty
 	}
 	return status
 }

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 // and waits to be killed.
 func victim(dir string) {
 	d, err := Start()
-	for _, name := range []string{"one/data", "two/data", "two/more", "two/never-started"} {
+	for _, name := range []string{"one/data", "tests/two/data", "tests/two/more", "tests/two/never-started"} {
 		if err == nil {
 			err = d.Guard(filepath.Join(dir, "program"), filepath.Join(dir, name), filepath.Join(dir, filepath.Dir(name)))
 		}
@@ -35,7 +35,7 @@ func victim(dir string) {
 		err = d.Release(filepath.Join(dir, "one", "data"))
 	}
 	command := exec.Command("sleep", "300")
-	command.Env = []string{"CLOISTER_DATA_DIR=" + filepath.Join(dir, "two", "data")}
+	command.Env = []string{"CLOISTER_DATA_DIR=" + filepath.Join(dir, "tests", "two", "data")}
 	if err == nil {
 		err = command.Start()
 	}
@@ -49,7 +49,7 @@ func victim(dir string) {
 // A test that is killed leaves nothing: what it had not taken down itself is taken down, and no more than that.
 func TestKilled(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{"one/data", "two/data", "two/more"} {
+	for _, name := range []string{"one/data", "tests/two/data", "tests/two/more"} {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -85,7 +85,7 @@ func TestKilled(t *testing.T) {
 	}
 	_ = cmd.Wait() // killed
 	for limit := time.After(20 * time.Second); ; {
-		if _, err := os.Stat(filepath.Join(dir, "two")); os.IsNotExist(err) {
+		if _, err := os.Stat(filepath.Join(dir, "tests")); os.IsNotExist(err) {
 			break
 		}
 		select {
@@ -97,7 +97,7 @@ func TestKilled(t *testing.T) {
 	said, err := os.ReadFile(filepath.Join(dir, "said"))
 	want := ""
 	for _, name := range []string{"data", "more"} {
-		want += "--data-dir " + filepath.Join(dir, "two", name) + " down --purge\n"
+		want += "--data-dir " + filepath.Join(dir, "tests", "two", name) + " down --purge\n"
 	}
 	if err != nil || string(said) != want {
 		t.Errorf("it was taken down by %q, want %q; %v", said, want, err)
