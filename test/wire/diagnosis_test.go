@@ -96,11 +96,21 @@ func (m *modelled) Connect(_ context.Context, machine string, to netip.AddrPort)
 	_, refused := n.Refusal(nic.Address, to.Addr(), "Tcp", to.Port())
 	there := slices.ContainsFunc(n.Endpoints, func(e fabric.Endpoint) bool { return e.Address == to.Addr() }) ||
 		slices.ContainsFunc(n.NICs, func(o fabric.NIC) bool { return o.Address == to.Addr() }) ||
-		netip.MustParsePrefix("198.18.0.0/15").Contains(to.Addr()) && n.WayOut(nic) != ""
+		netip.MustParsePrefix("198.18.0.0/15").Contains(to.Addr()) && m.out(n, nic, to.Addr())
 	if refused || !there {
 		return errors.New("no answer")
 	}
 	return nil
+}
+
+// out follows a NIC's packets to the Internet: by its subnet's route, to an appliance that forwards, or by its own way.
+func (m *modelled) out(n fabric.Network, nic fabric.NIC, to netip.Addr) bool {
+	for _, s := range n.Subnets {
+		if route, ok := s.Route(to); s.Name == nic.Subnet && ok {
+			return route.Hop == fabric.VirtualAppliance && m.i.types("network nic list -g rg --query [?enableIPForwarding].ipConfigurations[0].privateIPAddress -o tsv") == route.Appliance.String()
+		}
+	}
+	return n.WayOut(nic) != ""
 }
 
 func (m *modelled) Manifest(_ context.Context, _ string, q diagnosis.ManifestQuestion) (diagnosis.ManifestAnswer, error) {
@@ -264,6 +274,56 @@ func TestDiagnosis(t *testing.T) {
 		if !ok {
 			break // the rows after it would find what it left broken
 		}
+	}
+}
+
+// TestWaysOutDiagnosis takes the way out away that a cluster's outbound type promises, in each of its parts.
+func TestWaysOutDiagnosis(t *testing.T) {
+	i := install(t)
+	m := &modelled{i: i}
+	d := i.diagnoser(m)
+	subnet := i.group() + "/providers/Microsoft.Network/virtualNetworks/net/subnets/"
+	for _, line := range []string{
+		"network vnet create -g rg -n net --address-prefixes 192.168.0.0/16", "network nsg create -g rg -n guard", "network route-table create -g rg -n table",
+		"network vnet subnet create -g rg --vnet-name net -n firewall --address-prefixes 192.168.9.0/24",
+		"network nic create -g rg -n appliance --vnet-name net --subnet firewall --private-ip-address 192.168.9.9 --ip-forwarding true",
+		"network route-table route create -g rg --route-table-name table -n default --address-prefix 0.0.0.0/0 --next-hop-type VirtualAppliance --next-hop-ip-address 192.168.9.9",
+		"network vnet subnet create -g rg --vnet-name net -n balanced --address-prefixes 192.168.1.0/24 --network-security-group guard",
+		"network vnet subnet create -g rg --vnet-name net -n routed --address-prefixes 192.168.2.0/24 --route-table table",
+		"network vnet subnet create -g rg --vnet-name net -n served --address-prefixes 192.168.3.0/24",
+		"aks create -g rg -n balanced --node-count 1 --kubernetes-version 1.30.3 --network-plugin azure --enable-private-cluster --vnet-subnet-id " + subnet + "balanced",
+		"aks create -g rg -n routed --node-count 1 --kubernetes-version 1.30.3 --network-plugin azure --enable-private-cluster --outbound-type userDefinedRouting --vnet-subnet-id " + subnet + "routed",
+		"aks create -g rg -n public --node-count 1 --kubernetes-version 1.30.3 --network-plugin azure --bootstrap-artifact-source Cache --outbound-type none",
+	} {
+		i.types(line)
+	}
+	for _, row := range []struct{ name, cluster, line, cause, saw, mend string }{
+		{"a security group", "balanced", "network nsg rule create -g rg --nsg-name guard -n deny --priority 300 --direction Outbound --access Deny --protocol * --destination-address-prefixes Internet --destination-port-ranges *", "way out", "rule deny (priority 300, outbound)", "nsg rule create"},
+		{"an appliance that does not forward", "routed", "network nic update -g rg -n appliance --ip-forwarding false", "way out", "network interface appliance has IP forwarding off", "network nic update"},
+		{"an appliance that is not there", "routed", "network route-table route update -g rg --route-table-name table -n default --next-hop-ip-address 192.168.9.10", "way out", "no network interface has that address", ""},
+		{"none, where the API server is public", "public", "", "API server", "outbound type none gives the nodes no way to it", "aks update -g rg -n public --outbound-type loadBalancer"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			i := *i
+			i.t = t
+			if row.line != "" {
+				if of := i.why(d, row.cluster); !of.Healthy {
+					t.Fatalf("ill before: %+v", of.Cause)
+				}
+				i.types(row.line)
+			}
+			of := i.why(d, row.cluster)
+			if of.Cause == nil || of.Cause.Name != row.cause || !strings.Contains(of.Cause.Saw, row.saw) || !strings.Contains(strings.Join(of.Cause.Mend, "\n"), row.mend) {
+				t.Fatalf("the cause is %+v, want %s: %s\n%s", of.Cause, row.cause, row.saw, told(of))
+			}
+			for _, line := range of.Cause.Mend {
+				i.types(line)
+			}
+			// The node, which is an old one here, waits for its reimage.
+			if of := i.why(d, row.cluster); row.mend != "" && of.Cause != nil && of.Cause.Name != "generation" {
+				t.Errorf("it is not mended: %+v", of.Cause)
+			}
+		})
 	}
 }
 

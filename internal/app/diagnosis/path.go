@@ -201,16 +201,54 @@ func (w *world) routed(c *chain, of *cluster, g guest, from machine, route fabri
 			name = r.ID.Name()
 		}
 	}
-	where := "to nowhere (None)"
-	if route.Hop == fabric.VirtualAppliance {
-		where = "to the appliance " + route.Appliance.String() + ", which does not let it out"
-	} else if route.Hop == fabric.VnetLocal {
-		where = "into the virtual network"
-	}
+	var where string
 	var mend []string
+	switch route.Hop {
+	case fabric.VirtualAppliance:
+		where, mend = w.appliance(route.Appliance)
+	case fabric.VnetLocal:
+		where = "into the virtual network"
+	default:
+		where = "to nowhere (None)"
+	}
 	if of.Properties.NetworkProfile.OutboundType != "userDefinedRouting" && name != "" {
 		mend = []string{az("network", "route-table", "route", "delete", "-g", table.ResourceGroup(), "--route-table-name", table.Name(), "-n", name)}
 	}
 	c.broken(linkWayOut, of.id.String(), mend, "outbound type %s: node %s does not reach %s: route %s of route table %s sends %s %s",
 		of.Properties.NetworkProfile.OutboundType, from.Name, mcr, name, table.Name(), route.Prefix, where)
+}
+
+// nicView is a network interface, as far as it stands for an appliance.
+type nicView struct {
+	Properties struct {
+		EnableIPForwarding bool
+		IPConfigurations   []struct {
+			Properties struct{ PrivateIPAddress string }
+		}
+	}
+}
+
+func (v nicView) has(a netip.Addr) bool {
+	for _, c := range v.Properties.IPConfigurations {
+		if c.Properties.PrivateIPAddress == a.String() {
+			return true
+		}
+	}
+	return false
+}
+
+// appliance tells what becomes of packets that a route sends to an address, and what lets them on.
+func (w *world) appliance(a netip.Addr) (where string, mend []string) {
+	where = "to the appliance " + a.String()
+	for _, r := range w.docs.of(nicType) {
+		var nic nicView
+		if !w.docs.read(r.ID, &nic) || !nic.has(a) {
+			continue
+		}
+		if !nic.Properties.EnableIPForwarding {
+			return where + ", whose network interface " + r.ID.Name() + " has IP forwarding off", []string{az("network", "nic", "update", "-g", r.ID.ResourceGroup(), "-n", r.ID.Name(), "--ip-forwarding", "true")}
+		}
+		return where + ", network interface " + r.ID.Name() + ", which does not let it out", nil
+	}
+	return where + ", and no network interface has that address", nil
 }
