@@ -94,6 +94,7 @@ type subnet struct {
 		AddressPrefix         string   `json:"addressPrefix"`
 		AddressPrefixes       []string `json:"addressPrefixes"`
 		DefaultOutboundAccess *bool    `json:"defaultOutboundAccess"`
+		EndpointPolicies      string   `json:"privateEndpointNetworkPolicies"`
 		NetworkSecurityGroup  *ref     `json:"networkSecurityGroup"`
 		NATGateway            *ref     `json:"natGateway"`
 		RouteTable            *ref     `json:"routeTable"`

@@ -263,9 +263,13 @@ func (b *builder) privateEndpoints() error {
 		if err != nil {
 			return err
 		}
-		n, _ := b.network(subnet)
+		n, in := b.network(subnet)
 		if n == nil || state.Status != privateendpoints.Approved {
 			continue
+		}
+		guarded, err := b.guarded(subnet, in)
+		if err != nil {
+			return err
 		}
 		for _, c := range doc.Properties.Connections() {
 			target, err := resourceid.Parse(c.Properties.PrivateLinkServiceID)
@@ -280,7 +284,7 @@ func (b *builder) privateEndpoints() error {
 				continue
 			}
 			for _, m := range doc.Cloister.Members {
-				if err := b.member(r.ID, m, n, target, leaf); err != nil {
+				if err := b.member(r.ID, m, n, guarded, target, leaf); err != nil {
 					return err
 				}
 			}
@@ -307,7 +311,23 @@ func (b *builder) leafOf(target resourceid.ID) (string, error) {
 	return "", nil
 }
 
-func (b *builder) member(endpoint resourceid.ID, m privateendpoints.Member, n *fabric.Network, target resourceid.ID, leaf string) error {
+// guarded is the name of an endpoint's subnet if the subnet's security group is for private endpoints, too.
+func (b *builder) guarded(id resourceid.ID, name string) (string, error) {
+	r, exists := b.docs.byKey[id.Key()]
+	if !exists {
+		return "", nil
+	}
+	s, err := decode[subnet](r)
+	if err != nil {
+		return "", err
+	}
+	if p := s.Properties.EndpointPolicies; p == "Enabled" || p == "NetworkSecurityGroupEnabled" {
+		return name, nil
+	}
+	return "", nil
+}
+
+func (b *builder) member(endpoint resourceid.ID, m privateendpoints.Member, n *fabric.Network, guarded string, target resourceid.ID, leaf string) error {
 	a, err := parseAddr(m.Address, endpoint)
 	if err != nil {
 		return err
@@ -315,7 +335,7 @@ func (b *builder) member(endpoint resourceid.ID, m privateendpoints.Member, n *f
 	service := serviceAddress(m.ServiceIndex)
 	b.leaves[leaf] = append(b.leaves[leaf], service)
 	n.Endpoints = append(n.Endpoints, fabric.Endpoint{
-		ID: shortHash(endpoint.Key() + "|" + target.Key() + "|" + m.Name), Address: a, Ports: []uint16{443}, ServiceAddress: service, Leaf: leaf,
+		ID: shortHash(endpoint.Key() + "|" + target.Key() + "|" + m.Name), Address: a, Ports: []uint16{443}, ServiceAddress: service, Leaf: leaf, Guarded: guarded,
 	})
 	if leaf == LeafRegistry {
 		b.endpoints[target.Key()] = append(b.endpoints[target.Key()], registry.Endpoint{ServiceAddress: service, Member: m.Name})

@@ -225,6 +225,19 @@ func TestEndpointStates(t *testing.T) {
 	}
 }
 
+// A subnet's security group is for its private endpoints where the subnet says so.
+func TestEndpointPolicies(t *testing.T) {
+	for policies, want := range map[string]string{"Enabled": "s", "NetworkSecurityGroupEnabled": "s", "RouteTableEnabled": "", "Disabled": ""} {
+		docs := vnet("v", "10.0.0.0/16").with(subnetOf("v", "s", "10.0.0.0/24", `,"privateEndpointNetworkPolicies":"`+policies+`"`), registryDoc("r", "Disabled"),
+			endpoint("pe", net+"virtualNetworks/v/subnets/s", acr+"r", "Approved", "registry", "10.0.0.5", "2"))
+		for _, e := range project(t, docs.input()).Fabric.Networks[0].Endpoints {
+			if e.Guarded != want {
+				t.Errorf("%s: guarded by subnet %q, want %q", policies, e.Guarded, want)
+			}
+		}
+	}
+}
+
 // What is being deleted is no longer on the machine, but for a cluster's nodes, which end in their own time.
 func TestDeleting(t *testing.T) {
 	all := oneCluster()

@@ -99,6 +99,9 @@ type Endpoint struct {
 	Ports          []uint16 // TCP
 	ServiceAddress netip.Addr
 	Leaf           string
+	// Guarded is the subnet whose security group judges what comes to the endpoint; "" where private endpoints are
+	// exempt from network policies, as they are on Azure unless their subnet says otherwise.
+	Guarded string `json:",omitempty"`
 }
 
 // Direction of a Rule, as seen from the guest.
@@ -300,6 +303,7 @@ func (v *validation) network(n Network, guests map[string]Guest) {
 		v.check(within(n.Prefixes, netip.PrefixFrom(e.Address, 32)), "%s: address %s is not in the network", where, e.Address)
 		claim(e.Address, "endpoint "+e.ID)
 		v.check(len(e.Ports) > 0, "%s: no port", where)
+		v.check(e.Guarded == "" || slices.ContainsFunc(n.Subnets, func(s Subnet) bool { return s.Name == e.Guarded }), "%s: no subnet %q guards it", where, e.Guarded)
 		leaf, ok := v.services[e.ServiceAddress]
 		v.check(ok && leaf == e.Leaf, "%s: leaf %q does not have address %s", where, e.Leaf, e.ServiceAddress)
 	}

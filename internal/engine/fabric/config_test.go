@@ -21,6 +21,7 @@ func TestConfigFaults(t *testing.T) {
 			c.Networks[0].Endpoints = append(c.Networks[0].Endpoints, *e)
 		},
 		"does not have address":                  func(c *Config) { c.Networks[0].Endpoints[0].Leaf = "cp-one" },
+		`no subnet "elsewhere" guards it`:        func(c *Config) { c.Networks[0].Endpoints[0].Guarded = "elsewhere" },
 		"no port":                                func(c *Config) { c.Networks[0].Endpoints[0].Ports = nil },
 		"is not in 240.0.0.0/4":                  func(c *Config) { c.Leaves[0].Addresses = ips("10.9.0.1") },
 		"outside 255.0.0.0/8":                    func(c *Config) { c.Leaves[1].Addresses = ips("255.0.0.9") },

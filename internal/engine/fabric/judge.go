@@ -31,6 +31,11 @@ func (n Network) Refusal(from, to netip.Addr, protocol string, port uint16) (Ref
 			}
 		}
 	}
+	for _, e := range n.Endpoints {
+		if e.Guarded != "" && e.Address == to {
+			return n.judge(group{subnet: e.Guarded, rules: n.subnet(e.Guarded).Rules}, Inbound, from, to, protocol, port)
+		}
+	}
 	return Refusal{}, false
 }
 

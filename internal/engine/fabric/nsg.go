@@ -15,7 +15,7 @@ import (
 var protocols = map[string]byte{"*": 0, "Tcp": unix.IPPROTO_TCP, "Udp": unix.IPPROTO_UDP, "Icmp": unix.IPPROTO_ICMP}
 
 // securityGroups renders the groups of the network's subnets and NICs, and the maps "outbound" (by the link a
-// packet came from) and "inbound" (by the link it is routed to) to the chains that judge it. As on Azure a packet on its way out
+// packet came from), "inbound" (by the link it is routed to) and "guarded" (by the private endpoint it is for) to the chains that judge it. As on Azure a packet on its way out
 // must pass the NIC's group and then the subnet's, on its way in the subnet's and then the NIC's; the first matching rule
 // of a group, by priority, decides.
 func (t *table) securityGroups(n Network) {
@@ -48,6 +48,14 @@ func (t *table) securityGroups(n Network) {
 	}
 	t.add(set{Name: "outbound", Key: nftables.TypeIFName, Map: true, Data: nftables.TypeVerdict, Elements: outbound})
 	t.add(set{Name: "inbound", Key: nftables.TypeIFName, Map: true, Data: nftables.TypeVerdict, Elements: inbound})
+	var guarded []nftables.SetElement
+	for _, e := range n.Endpoints {
+		if e.Guarded != "" && groups[e.Guarded] {
+			i := slices.IndexFunc(n.Subnets, func(s Subnet) bool { return s.Name == e.Guarded })
+			guarded = append(guarded, nftables.SetElement{Key: e.Address.AsSlice(), VerdictData: t.sequence("", []string{subnetChain(i, Inbound)})})
+		}
+	}
+	t.add(set{Name: "guarded", Key: nftables.TypeIPAddr, Map: true, Data: nftables.TypeVerdict, Elements: guarded})
 }
 
 func subnetChain(index int, d Direction) string {

@@ -132,6 +132,34 @@ func TestSecurityGroups(t *testing.T) {
 	}
 }
 
+// TestSecurityGroupOfAPrivateEndpoint: the group of its subnet judges what comes to an endpoint only where the subnet has
+// network policies for private endpoints.
+func TestSecurityGroupOfAPrivateEndpoint(t *testing.T) {
+	w := newWorld(t)
+	a := vnet("a", "10.0")
+	a.NICs = []NIC{node(a, 1), node(a, 2)}
+	c := services(a)
+	n := &c.Networks[0]
+	n.Subnets[1].Rules = []Rule{{Name: "deny", Priority: 100, Direction: Inbound, Protocol: "Tcp", SourcePrefixes: cidr("10.0.1.4/32")}}
+	w.set(c)
+	w.listen("registry", "240.0.0.1:443")
+	w.reaches("node-a-1", "10.0.1.4", "10.0.2.4:443")
+	n.Endpoints[0].Guarded = "services"
+	w.set(c)
+	before := w.counters().Networks["a"].Refused
+	w.timesOut("node-a-1", "10.0.1.4", "10.0.2.4:443")
+	if w.counters().Networks["a"].Refused == before {
+		t.Error("not counted as refused")
+	}
+	if r, refused := n.Refusal(ip("10.0.1.4"), ip("10.0.2.4"), "Tcp", 443); !refused || r.Subnet != "services" || r.Rule.Name != "deny" {
+		t.Errorf("told of the refusal: %v, %+v", refused, r)
+	}
+	w.reaches("node-a-2", "10.0.1.5", "10.0.2.4:443")
+	n.Subnets[1].Rules = nil
+	w.set(c)
+	w.reaches("node-a-1", "10.0.1.4", "10.0.2.4:443")
+}
+
 func TestSecurityGroupKeepsEstablishedFlows(t *testing.T) {
 	w := newWorld(t)
 	a := vnet("a", "10.0")

@@ -134,6 +134,7 @@ func (v vnetInput) render() *ruleset {
 		rules("", ctState(related), accept()),
 		rules("no security group applies to the platform", member("platform", loadDestination(register1)), accept()),
 		rules("", decide("outbound", loadIn(register1))),
+		rules("", decide("guarded", loadDestination(register1))),
 		rules("", accept()),
 	)
 	t.chain("translate", translate,
