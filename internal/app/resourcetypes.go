@@ -58,7 +58,7 @@ func (a *API) resourceTypes(e Engines) []resourcetype.Definition {
 		resourcegroups.Type(),
 		roledefinitions.Type(),
 		roleassignments.Type(e.World, a.directory, a.access.roleExists),
-		userassignedidentities.Type(a.instance.TenantID),
+		userassignedidentities.Type(e.World, a.instance.TenantID),
 		virtualnetworks.Type(e.World),
 		subnets.Type(e.World),
 		virtualnetworkpeerings.Type(e.World),

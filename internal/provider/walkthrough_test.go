@@ -69,7 +69,7 @@ func definitions(approve approver) []resourcetype.Definition {
 		publicipaddresses.Type(w), natgateways.Type(w), routetables.Type(w), routes.Type(w), loadbalancers.Type(w),
 		privateendpoints.Type(w, approve), privatednszonegroups.Type(), privatednszones.Type(w), virtualnetworklinks.Type(w),
 		cacherules.Type(w), privateendpointconnections.Type(w), resourcetype.DefineEndpoint(registries.CheckNameAvailability()),
-		userassignedidentities.Type("11111111-1111-1111-1111-111111111111"),
+		userassignedidentities.Type(w, "11111111-1111-1111-1111-111111111111"),
 		roledefinitions.Type(), roleassignments.Type(w, everyone{}, func(string) bool { return true }),
 	}
 	list = append(list, privatelinkresources.Type())

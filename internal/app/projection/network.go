@@ -14,6 +14,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/engine/fabric"
 	"github.com/cloister-dev/cloister/internal/engine/registry"
+	"github.com/cloister-dev/cloister/internal/provider/managedidentity/userassignedidentities"
 	"github.com/cloister-dev/cloister/internal/provider/network/networksecuritygroups/securityrules"
 	"github.com/cloister-dev/cloister/internal/provider/network/privateendpoints"
 )
@@ -239,10 +240,28 @@ func (b *builder) guest(own owner, addresses []netip.Addr, n *fabric.Network, su
 	if i := slices.IndexFunc(n.Subnets, func(s fabric.Subnet) bool { return s.Name == subnet }); i >= 0 {
 		g.Subnet = n.Subnets[i].Prefix
 	}
-	if k, ok := cluster.Properties.IdentityProfile["kubeletidentity"]; ok {
+	k := cluster.Properties.IdentityProfile["kubeletidentity"]
+	if there, err := b.exists(k.ResourceID, k.ClientID); err != nil {
+		return g, err
+	} else if there {
 		g.Identities = append(g.Identities, vnetservices.Identity{ClientID: k.ClientID, PrincipalID: k.ObjectID, TenantID: b.in.TenantID, ResourceID: k.ResourceID})
 	}
 	return g, nil
+}
+
+// exists reports whether there is still an identity of the client ID: one that was deleted leaves the machines that had it,
+// and one of the same name after it is another.
+func (b *builder) exists(id, clientID string) (bool, error) {
+	parsed, err := resourceid.Parse(id)
+	if err != nil {
+		return false, nil // a cluster that has none yet
+	}
+	r, ok := b.docs.byKey[parsed.Key()]
+	if !ok {
+		return false, nil
+	}
+	identity, err := decode[userassignedidentities.Model](r)
+	return err == nil && strings.EqualFold(identity.Properties.ClientID, clientID), err
 }
 
 // privateEndpoints joins approved endpoints' addresses to the services behind them.

@@ -28,6 +28,8 @@ const (
 	net   = group + "Microsoft.Network/"
 	acr   = group + "Microsoft.ContainerRegistry/registries/"
 	aks   = group + "Microsoft.ContainerService/managedClusters/"
+
+	kubelet = group + "Microsoft.ManagedIdentity/userAssignedIdentities/kubelet"
 )
 
 // set is documents by ID.
@@ -127,6 +129,7 @@ func oneCluster() set {
 	return vnet("vnet", "10.224.0.0/12").with(
 		subnetOf("vnet", "aks", "10.224.0.0/16", `,"defaultOutboundAccess":false,"networkSecurityGroup":{"id":"`+net+`networkSecurityGroups/nsg"}`),
 		set{net + "networkSecurityGroups/nsg": `{"location":"eastus"}`},
+		set{kubelet: `{"location":"eastus","properties":{"clientId":"client","principalId":"object"}}`},
 		registryDoc("cache", "Disabled"),
 		set{acr + "cache/cacheRules/aks-managed-mcr": `{"properties":{"sourceRepository":"mcr.microsoft.com/*","targetRepository":"aks-managed-repository/*"}}`},
 		endpoint("bootstrap", subnet, acr+"cache", "Approved", "registry_data_eastus", "10.224.0.4", "1", "registry", "10.224.0.5", "2"),
@@ -138,7 +141,7 @@ func oneCluster() set {
 			net + "privateDnsZones/privatelink.azurecr.io/virtualNetworkLinks/link": `{"location":"global","properties":{"virtualNetwork":{"id":"` + net + `virtualNetworks/vnet"}}}`,
 			net + "networkInterfaces/node0":                                         `{"location":"eastus","properties":{"ipConfigurations":[` + ipConfig(subnet, "10.224.0.7", true) + `,` + ipConfig(subnet, "10.224.0.8", false) + `,` + ipConfig(subnet, "10.224.0.9", false) + `]}}`,
 			aks + "demo": `{"location":"eastus","tags":{"team":"web"},"properties":{"fqdn":"demo-1.hcp.eastus.azmk8s.io","privateFQDN":"demo-2.guid.privatelink.eastus.azmk8s.io","nodeResourceGroup":"MC_rg_demo_eastus",
-				"apiServerAccessProfile":{"enablePrivateCluster":true,"enablePrivateClusterPublicFQDN":true},"identityProfile":{"kubeletidentity":{"resourceId":"/kubelet","clientId":"client","objectId":"object"}}},
+				"apiServerAccessProfile":{"enablePrivateCluster":true,"enablePrivateClusterPublicFQDN":true},"identityProfile":{"kubeletidentity":{"resourceId":"` + kubelet + `","clientId":"client","objectId":"object"}}},
 				"cloister":{"clusterId":"c1","subnetId":"` + subnet + `","endpointAddress":"10.224.0.6"}}`,
 			aks + "demo/agentPools/nodepool1": `{"properties":{"vmSize":"Standard_DS2_v2"},"cloister":{"machines":[{"id":"m1","name":"aks-nodepool1-12345678-vmss00000a","uidBase":268435456,"nic":"` + net + `networkInterfaces/node0"}]}}`,
 		},
@@ -221,6 +224,23 @@ func TestEndpointStates(t *testing.T) {
 			if len(n.Endpoints) > 0 {
 				t.Errorf("%s: %v", name, n.Endpoints)
 			}
+		}
+	}
+}
+
+// A machine has its kubelet identity as long as there is one of the client ID that it was given.
+func TestIdentityOfAMachine(t *testing.T) {
+	for name, tc := range map[string]struct {
+		docs set
+		want int
+	}{
+		"there":      {oneCluster(), 1},
+		"deleted":    {oneCluster().without(kubelet), 0},
+		"made again": {oneCluster().without(kubelet).with(set{kubelet: `{"location":"eastus","properties":{"clientId":"another","principalId":"object"}}`}), 0},
+	} {
+		guests := project(t, tc.docs.input()).Services.Networks[0].Guests
+		if len(guests) != 1 || len(guests[0].Identities) != tc.want {
+			t.Errorf("%s: %+v, want %d identities", name, guests, tc.want)
 		}
 	}
 }

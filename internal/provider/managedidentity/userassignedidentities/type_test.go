@@ -12,7 +12,7 @@ const id = "/subscriptions/22222222-2222-2222-2222-222222222222/resourceGroups/r
 
 func TestIdentityKeepsItsPrincipal(t *testing.T) {
 	d := providertest.New()
-	first, err := providertest.Prepare(t, d, Spec("11111111-1111-1111-1111-111111111111"), id, "2023-01-31", `{"location": "eastus"}`)
+	first, err := providertest.Prepare(t, d, Spec(nil, "11111111-1111-1111-1111-111111111111"), id, "2023-01-31", `{"location": "eastus"}`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +25,7 @@ func TestIdentityKeepsItsPrincipal(t *testing.T) {
 	if p.PrincipalID == p.ClientID {
 		t.Error("principal and client are one")
 	}
-	second, err := providertest.Prepare(t, d, Spec("x"), id, "2024-11-30", `{"location":"eastus","properties":{"principalId":"mine"}}`)
+	second, err := providertest.Prepare(t, d, Spec(nil, "x"), id, "2024-11-30", `{"location":"eastus","properties":{"principalId":"mine"}}`)
 	if err != nil || second.Properties != p {
 		t.Errorf("%+v, %v", second, err)
 	}
