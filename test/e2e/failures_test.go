@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -12,9 +13,13 @@ import (
 
 // cmdFailed looks at every place where Azure shows that nodes could not be provisioned: what the last command, which
 // has failed, said of the operation; the states of cluster and pool; and of the node that failed its provision.json and its
-// provisioning log, which ends with the code by name.
+// provisioning log, which ends with the code by name. With -pool the operation was the pool's own, and its cluster is Succeeded.
 func cmdFailed(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && len(args) == 3, "failed EXIT-CODE NAME WORDS")
+	cluster := "Failed"
+	if len(args) > 0 && args[0] == "-pool" {
+		cluster, args = "Succeeded", args[1:]
+	}
+	usage(ts, !neg && len(args) == 3, "failed [-pool] EXIT-CODE NAME WORDS")
 	code, name, words := args[0], args[1], args[2]
 	said := ts.ReadFile("stderr")
 	for _, want := range []string{
@@ -25,12 +30,12 @@ func cmdFailed(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("the failed command does not say %q", want)
 		}
 	}
-	for _, args := range [][]string{
-		{"aks", "show", "-g", "demo", "-n", "demo"}, {"aks", "nodepool", "show", "-g", "demo", "--cluster-name", "demo", "-n", "nodepool1"},
+	for _, of := range []struct{ command, want string }{
+		{"aks show -g demo -n demo", cluster}, {"aks nodepool show -g demo --cluster-name demo -n nodepool1", "Failed"},
 	} {
-		run(ts, false, "az", append(args, "--query", "provisioningState", "-o", "tsv"))
-		if state := strings.TrimSpace(ts.ReadFile("stdout")); state != "Failed" {
-			ts.Fatalf("az %s: provisioningState is %s", strings.Join(args[:2], " "), state)
+		run(ts, false, "az", append(strings.Fields(of.command), "--query", "provisioningState", "-o", "tsv"))
+		if state := strings.TrimSpace(ts.ReadFile("stdout")); state != of.want {
+			ts.Fatalf("az %s: provisioningState is %s, not %s", of.command, state, of.want)
 		}
 	}
 	st, err := storyOf(ts).status()
@@ -60,31 +65,29 @@ func cmdFailed(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("NODE", node)
 }
 
-// cmdMends asks `cloister why` and does what it recommends, as it is printed: the first cause must be the link called LINK,
-// and its commands, and then those that make the resource try again, must succeed.
+// cmdMends asks `cloister why` about a resource, the cluster unless another is named, and does what it recommends, as it is
+// printed: the first cause must be the link called LINK, and its commands, and then those that make the resource try
+// again, must succeed.
 func cmdMends(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && (len(args) == 1 || len(args) == 2), "mends LINK [RESOURCE]")
-	run(ts, false, "cloister", append([]string{"why", "-o", "json"}, args[1:]...))
+	resource := ts.Getenv("CLUSTER")
+	if len(args) == 2 {
+		resource = args[1]
+	}
+	run(ts, false, "cloister", []string{"why", "-o", "json", resource})
 	var found []adminapi.Diagnosis
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &found))
-	var d *adminapi.Diagnosis
-	var seen []string
-	for i := range found {
-		if found[i].Cause == nil {
-			continue
-		}
-		seen = append(seen, found[i].Subject+": "+found[i].Cause.Name)
-		if d == nil && found[i].Cause.Name == args[0] {
-			d = &found[i]
-		}
+	if len(found) != 1 || found[0].Healthy || found[0].Cause == nil {
+		ts.Fatalf("there is no cause for what is wrong with %s", resource)
 	}
-	if d == nil {
-		ts.Fatalf("the causes are %q, and none is %q", seen, args[0])
+	d := found[0]
+	if d.Cause.Name != args[0] {
+		ts.Fatalf("the cause is the %s, not the %s: %s", d.Cause.Name, args[0], d.Cause.Saw)
 	}
-	if len(d.Cause.Mend) == 0 || len(d.Then) == 0 {
-		ts.Fatalf("%s is the cause, and nothing is recommended: %+v", args[0], d)
+	if len(d.Cause.Mend) == 0 {
+		ts.Fatalf("nothing is recommended for the %s: %s", d.Cause.Name, d.Cause.Saw)
 	}
-	for _, line := range append(append([]string{}, d.Cause.Mend...), d.Then...) {
+	for _, line := range slices.Concat(d.Cause.Mend, d.Then) {
 		ts.Logf("$ %s", line)
 		run(ts, false, "sh", []string{"-c", line})
 	}

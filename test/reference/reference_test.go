@@ -1,5 +1,5 @@
 // Package reference keeps docs/reference in agreement with the code it is derived from: the resource types, the
-// error codes, the exit codes of node provisioning, and the built-in commands of az. `make docs` writes it anew.
+// error codes, the exit codes of node provisioning, the built-in commands of az, and the stories of what goes wrong. `make docs` writes it anew.
 package reference
 
 import (
@@ -41,6 +41,7 @@ func TestReference(t *testing.T) {
 		"resource-types.md": resourceTypes(),
 		"errors.md":         errorCodes(t),
 		"az.md":             commands(),
+		"failures.md":       failures(t),
 	} {
 		path := filepath.Join(root, "docs", "reference", file)
 		text = header + text
