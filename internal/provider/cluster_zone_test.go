@@ -124,6 +124,25 @@ func TestOwnZoneLinked(t *testing.T) {
 	}
 }
 
+// In a VNet that AKS makes the identity needs its roles on the zone alone, and the zone is left as it was.
+func TestOwnZoneOfManagedVNet(t *testing.T) {
+	h, m, id := newAKS(t)
+	p := build(h)
+	zone := ownZone(h, zoneName)
+	before := inside(h)
+	m.denied = map[string]bool{"Microsoft.Network/virtualNetworks/join/action": true}
+	d := h.Put(id, zoned(t, p, zone, map[string]any{"pool.vnetSubnetID": nil, "properties.bootstrapProfile.containerRegistryId": nil}))
+	name, _, _ := strings.Cut(d.String("properties.privateFQDN"), ".")
+	links := h.List(zone, "Microsoft.Network/privateDnsZones/virtualNetworkLinks", "")
+	if len(links) != 1 || !strings.Contains(links[0].String("properties.virtualNetwork.id"), "/MC_rg_demo_eastus/") || !h.Exists(zone.Child("A", name)) {
+		t.Errorf("links %v, name %s", links, d.String("properties.privateFQDN"))
+	}
+	if err := h.Delete(id); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "resources", inside(h), before...)
+}
+
 // A VNet that sees another zone of the name cannot be linked: AKS says so when it makes the cluster.
 func TestOwnZoneOverlaps(t *testing.T) {
 	h, _, id := newAKS(t)
