@@ -1,6 +1,9 @@
 package app
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // Installations on one machine do not know of each other's nodes: they begin at different user ids.
 func TestFirstRange(t *testing.T) {
@@ -11,7 +14,7 @@ func TestFirstRange(t *testing.T) {
 	if len(seen) < 5 {
 		t.Errorf("six installations begin at %d places", len(seen))
 	}
-	if firstRange("d96848") != firstRange("d96848") {
+	if again := firstRange(strings.Clone("d96848")); again != firstRange("d96848") {
 		t.Error("one installation begins at two places")
 	}
 }

@@ -147,13 +147,13 @@ func (x *terminal) try(line string) (int, string) {
 
 // close ends the shell as a person does.
 func (x *terminal) close() {
-	x.screen.WriteString("exit\n") //nolint:errcheck // it may have ended
+	_, _ = x.screen.WriteString("exit\n") // it may have ended
 	ended := make(chan error, 1)
 	go func() { ended <- x.shell.Wait() }()
 	select {
 	case <-ended:
 	case <-time.After(10 * time.Second):
-		x.shell.Process.Signal(syscall.SIGHUP) //nolint:errcheck // it may have ended
+		_ = x.shell.Process.Signal(syscall.SIGHUP) // it may have ended
 		<-ended
 	}
 	x.screen.Close()

@@ -252,8 +252,8 @@ func TestDiagnosis(t *testing.T) {
 				"ASSIGNMENT", i.types("role assignment list --scope "+registry+" --query [0].id -o tsv"))
 			for _, line := range row.lines {
 				line = words.Replace(line)
-				if strings.Contains(line, "APILINK") {
-					line = strings.Replace(line, "APILINK", i.types("network private-dns link vnet list -g MC_rg_demo_eastus --zone-name "+apiZone+" --query [0].name -o tsv"), 1)
+				if before, after, ok := strings.Cut(line, "APILINK"); ok {
+					line = before + i.types("network private-dns link vnet list -g MC_rg_demo_eastus --zone-name "+apiZone+" --query [0].name -o tsv") + after
 				}
 				i.types(line)
 			}

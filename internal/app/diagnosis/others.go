@@ -2,7 +2,6 @@ package diagnosis
 
 import (
 	"context"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -28,12 +27,7 @@ func (w *world) diagnoseEndpoint(ctx context.Context, id resourceid.ID) adminapi
 		c.broken(linkEndpoint, target.String(), nil, "what it leads to does not exist")
 		return c.finish(d)
 	}
-	hosts := slices.Clone(s.hosts)
-	for i := range hosts {
-		if a := e.address(hosts[i].member); a.IsValid() {
-			hosts[i].want = []netip.Addr{a}
-		}
-	}
+	hosts := s.behind(e)
 	w.resolve(ctx, &c, s, hosts)
 	zone, zoned := w.zoneFor(s.zone, s.vnet, s.target)
 	w.zone(&c, s, zone, zoned)
@@ -161,12 +155,7 @@ func (w *world) diagnoseZone(ctx context.Context, id resourceid.ID) adminapi.Dia
 			if !known || !strings.EqualFold(s.zone, id.Name()) {
 				continue
 			}
-			hosts := slices.Clone(s.hosts)
-			for i := range hosts {
-				if a := e.address(hosts[i].member); a.IsValid() {
-					hosts[i].want = []netip.Addr{a}
-				}
-			}
+			hosts := s.behind(e)
 			w.resolve(ctx, &c, s, hosts)
 			for _, h := range hosts {
 				w.record(&c, s, h, zoneView{id: id, linked: true}, true)

@@ -33,6 +33,17 @@ type service struct {
 	subnet resourceid.ID
 }
 
+// behind are the service's names with the addresses that a private endpoint gives them.
+func (s service) behind(e endpointView) []host {
+	hosts := slices.Clone(s.hosts)
+	for i := range hosts {
+		if a := e.address(hosts[i].member); a.IsValid() {
+			hosts[i].want = []netip.Addr{a}
+		}
+	}
+	return hosts
+}
+
 // mend is how a part of the service's private name and address is made again.
 func (s service) mend(lines ...string) []string {
 	if s.reconcile != "" {
@@ -204,16 +215,12 @@ func (w *world) records(zone resourceid.ID, name string) ([]netip.Addr, bool) {
 // names follows a service's names to its addresses in the VNet, and returns the hosts with where they are to lead. usable
 // is false when no packet can come to the service yet.
 func (w *world) names(ctx context.Context, c *chain, s service) (hosts []host, usable bool) {
-	hosts = slices.Clone(s.hosts)
+	hosts = s.hosts
 	var of endpointView
 	if s.linked {
 		if all := w.endpointsTo(ctx, s.target, s.vnet); len(all) > 0 {
 			of = all[0]
-			for i := range hosts {
-				if a := of.address(hosts[i].member); a.IsValid() {
-					hosts[i].want = []netip.Addr{a}
-				}
-			}
+			hosts = s.behind(of)
 		}
 	}
 	w.resolve(ctx, c, s, hosts)

@@ -224,16 +224,6 @@ func (w *world) guest(m machine) (guest, bool) {
 	return guest{}, false
 }
 
-// network is a VNet in the fabric.
-func (w *world) network(vnet resourceid.ID) (fabric.Network, bool) {
-	for _, n := range w.state.Fabric.Networks {
-		if n.ID == projection.NetworkID(vnet) {
-			return n, true
-		}
-	}
-	return fabric.Network{}, false
-}
-
 // registry is a registry in the registry process.
 func (w *world) registry(id resourceid.ID) (registry.Registry, bool) {
 	for _, r := range w.state.Registry.Registries {

@@ -157,15 +157,15 @@ func evict(ctx context.Context, client kubernetes.Interface, pod *core.Pod, sinc
 }
 
 // explain finds the budgets that held the pod. What cannot be found out is left out.
-func (u *UndrainableError) explain(ctx context.Context, client kubernetes.Interface) {
-	if u.Refused == "" {
+func (e *UndrainableError) explain(ctx context.Context, client kubernetes.Interface) {
+	if e.Refused == "" {
 		return
 	}
-	pod, err := client.CoreV1().Pods(u.Namespace).Get(ctx, u.Pod, meta.GetOptions{})
+	pod, err := client.CoreV1().Pods(e.Namespace).Get(ctx, e.Pod, meta.GetOptions{})
 	if err != nil {
 		return
 	}
-	budgets, err := client.PolicyV1().PodDisruptionBudgets(u.Namespace).List(ctx, meta.ListOptions{})
+	budgets, err := client.PolicyV1().PodDisruptionBudgets(e.Namespace).List(ctx, meta.ListOptions{})
 	if err != nil {
 		return
 	}
@@ -174,27 +174,27 @@ func (u *UndrainableError) explain(ctx context.Context, client kubernetes.Interf
 		if err != nil || !selector.Matches(labels.Set(pod.Labels)) {
 			continue
 		}
-		u.Budgets = append(u.Budgets, b.Name)
-		fellows, err := client.CoreV1().Pods(u.Namespace).List(ctx, meta.ListOptions{LabelSelector: selector.String()})
+		e.Budgets = append(e.Budgets, b.Name)
+		fellows, err := client.CoreV1().Pods(e.Namespace).List(ctx, meta.ListOptions{LabelSelector: selector.String()})
 		if err != nil {
 			continue
 		}
 		for i := range fellows.Items {
 			if p := newPod(&fellows.Items[i]); !p.Ready {
-				u.Unready = append(u.Unready, u.Namespace+"/"+p.Name)
+				e.Unready = append(e.Unready, e.Namespace+"/"+p.Name)
 			}
 		}
 	}
 }
 
 // Details is the tail of AKS's message on a pod that a budget holds.
-func (u *UndrainableError) Details() string {
-	if len(u.Budgets) == 0 {
+func (e *UndrainableError) Details() string {
+	if len(e.Budgets) == 0 {
 		return ""
 	}
-	s := fmt.Sprintf("PDB debug info: %s/%s blocked by pdb %s with %d unready pods", u.Namespace, u.Pod, strings.Join(u.Budgets, ", "), len(u.Unready))
-	if len(u.Unready) > 0 {
-		s += ": [" + strings.Join(u.Unready, " ") + "]"
+	s := fmt.Sprintf("PDB debug info: %s/%s blocked by pdb %s with %d unready pods", e.Namespace, e.Pod, strings.Join(e.Budgets, ", "), len(e.Unready))
+	if len(e.Unready) > 0 {
+		s += ": [" + strings.Join(e.Unready, " ") + "]"
 	}
 	return s + "."
 }

@@ -118,7 +118,7 @@ func (o *openSpace) ensureSteering() error {
 		}
 	}
 	for _, t := range o.tables {
-		if r, ok := stale[t.id]; ok && uint32(r.Mark) == t.id {
+		if r, ok := stale[t.id]; ok && r.Mark == t.id {
 			delete(stale, t.id)
 			continue
 		}

@@ -80,7 +80,7 @@ func (t service) run(ctx context.Context, r *resourcetype.Reconciliation[Model])
 		return resourcetype.Result{}, err
 	}
 	// All are of the pool's model now; the nodes that were added for the time being may go.
-	if plan, err = t.plan(ctx, r, c); err != nil {
+	if _, err = t.plan(ctx, r, c); err != nil {
 		return resourcetype.Result{}, err
 	}
 	if err := t.described(ctx, r); err != nil {
