@@ -19,7 +19,11 @@ func (s *Service) newDiagnoser() *diagnosis.Diagnoser {
 		Machine: probe{s},
 		Snapshot: func(ctx context.Context) (diagnosis.Snapshot, error) {
 			documents, state, err := s.world.project(ctx)
-			return diagnosis.Snapshot{Documents: documents, State: state}, err
+			if err != nil {
+				return diagnosis.Snapshot{}, err
+			}
+			faults, err := diagnosis.Faults(ctx, s.store, documents)
+			return diagnosis.Snapshot{Documents: documents, State: state, Faults: faults}, err
 		},
 	}
 }

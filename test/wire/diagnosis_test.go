@@ -41,7 +41,11 @@ func (i *installation) diagnoser(m *modelled) *diagnosis.Diagnoser {
 			Layout: layout.New("/data", "/cache", "abcdef"), Documents: documents, TenantID: i.in.TenantID, Access: i.api.RegistryAccess,
 			Password: func(resourceid.ID, string, int, int) string { return "" },
 		})
-		return diagnosis.Snapshot{Documents: documents, State: m.state}, err
+		if err != nil {
+			return diagnosis.Snapshot{}, err
+		}
+		faults, err := diagnosis.Faults(ctx, i.store, documents)
+		return diagnosis.Snapshot{Documents: documents, State: m.state, Faults: faults}, err
 	}}
 }
 
@@ -324,6 +328,39 @@ func TestWaysOutDiagnosis(t *testing.T) {
 				t.Errorf("it is not mended: %+v", of.Cause)
 			}
 		})
+	}
+}
+
+// TestFailedOperationDiagnosis tells of clusters whose making failed before there were nodes.
+func TestFailedOperationDiagnosis(t *testing.T) {
+	i := install(t)
+	d := i.diagnoser(&modelled{i: i})
+	subnet := i.group() + "/providers/Microsoft.Network/virtualNetworks/net/subnets/"
+	for _, line := range []string{
+		"network vnet create -g rg -n net --address-prefixes 192.168.0.0/16",
+		"network vnet subnet create -g rg --vnet-name net -n nodes --address-prefixes 192.168.1.0/24", "network vnet subnet create -g rg --vnet-name net -n small --address-prefixes 192.168.2.0/27",
+		"network nic create -g rg -n box --vnet-name net --subnet small --private-ip-address 192.168.2.30",
+		"network private-dns zone create -g rg -n privatelink.azurecr.io", "network private-dns link vnet create -g rg --zone-name privatelink.azurecr.io -n mine --virtual-network net --registration-enabled false",
+	} {
+		i.types(line)
+	}
+	for _, row := range []struct{ name, create, saw string }{
+		{"linked", "--bootstrap-artifact-source Cache --outbound-type none --vnet-subnet-id " + subnet + "nodes", "CreateOrUpdateVirtualNetworkLinkFailed"},
+		{"full", "--max-pods 25 --vnet-subnet-id " + subnet + "small", "SubnetIsFull"},
+	} {
+		if status, _, _ := i.az("aks create -g rg -n " + row.name + " --node-count 1 --kubernetes-version 1.30.3 --network-plugin azure --enable-private-cluster " + row.create); status == 0 {
+			t.Fatalf("%s: created", row.name)
+		}
+		of := i.why(d, row.name)
+		if of.Cause == nil || of.Cause.Name != "operation" || !strings.Contains(of.Cause.Saw, row.saw) || len(of.Cause.Mend) != 1 {
+			t.Fatalf("%s: the cause is %+v\n%s", row.name, of.Cause, told(of))
+		}
+		for _, line := range append(of.Cause.Mend, of.Then...) {
+			i.types(line)
+		}
+		if of := i.why(d, row.name); !of.Healthy {
+			t.Errorf("%s: not mended: %+v", row.name, of.Cause)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 // Names of links, in the order in which they are told.
 const (
+	linkOperation  = "operation"
 	linkName       = "name"
 	linkZone       = "zone"
 	linkLink       = "link"

@@ -32,6 +32,9 @@ func (w *world) diagnoseCluster(ctx context.Context, of *cluster) adminapi.Diagn
 		}
 		return c.finish(d, of.reconcile())
 	}
+	if w.operation(&c, of) {
+		return c.finish(d, of.reconcile())
+	}
 	from, failed := w.witness(of)
 	if failed != "" {
 		d.State, d.Healthy = d.State+", "+failed, false
@@ -68,7 +71,7 @@ func (w *world) witness(of *cluster) (m machine, failed string) {
 		}
 	}
 	for _, m := range of.machines {
-		if !m.off && !m.Leaving {
+		if _, there := w.guest(m); there && !m.off && !m.Leaving {
 			return m, ""
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/cloister-dev/cloister/internal/app/projection"
+	"github.com/cloister-dev/cloister/internal/arm/armerror"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
@@ -25,6 +26,8 @@ import (
 type Snapshot struct {
 	Documents []resourcestore.Resource
 	State     projection.State // what the machine is to be by them
+	// Faults are the errors of the last operations that failed, by the keys of the clusters they were on.
+	Faults map[string]*armerror.Error
 }
 
 // Machine answers what can be asked of the machine. Every question is bounded in time by its caller's context.
@@ -252,5 +255,5 @@ func (d *Diagnoser) look(ctx context.Context) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &world{docs: index(s.Documents), state: s.State, machine: d.Machine}, nil
+	return &world{docs: index(s.Documents), state: s.State, machine: d.Machine, faults: s.Faults}, nil
 }

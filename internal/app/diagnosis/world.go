@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/cloister-dev/cloister/internal/app/projection"
+	"github.com/cloister-dev/cloister/internal/arm/armerror"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/engine/fabric"
@@ -33,6 +34,7 @@ type world struct {
 	docs    documents
 	state   projection.State
 	machine Machine
+	faults  map[string]*armerror.Error
 }
 
 // documents are all documents, in order of their IDs.
