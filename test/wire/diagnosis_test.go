@@ -242,6 +242,8 @@ func TestDiagnosis(t *testing.T) {
 			"acr cache create -n other -r ownregistry -g rg --source-repo mcr.microsoft.com/* --target-repo mcr/*",
 		}, "rule", "no cache rule covers"},
 		{"a static rule shadows the wildcard", []string{"acr cache create -n shadow -r ownregistry -g rg --source-repo mcr.microsoft.com/nowhere --target-repo aks-managed-repository/oss/kubernetes/pause"}, "rule", "cache rule shadow fills"},
+		{"a static rule shadows it for one artifact", []string{"acr cache create -n shadow -r ownregistry -g rg --source-repo mcr.microsoft.com/nowhere --target-repo aks-managed-repository/oss/binaries/kubernetes/kubernetes-node"}, "rule", "cache rule shadow fills"},
+		{"no tokens for ARM", []string{"acr config authentication-as-arm update -r ownregistry -g rg --status disabled"}, "role", "takes no tokens for Azure Resource Manager"},
 		{"the API server's zone is not linked", []string{"network private-dns link vnet delete -g MC_rg_demo_eastus --zone-name APIZONE -n APILINK --yes"}, "link", "is not linked"},
 		{"the API server's endpoint is gone", []string{"network private-endpoint delete -g MC_rg_demo_eastus -n kube-apiserver"}, "endpoint", "no private endpoint"},
 	} {

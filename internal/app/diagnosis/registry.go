@@ -19,6 +19,9 @@ const mcr = "mcr.microsoft.com"
 // bootstrapImage is what every node pulls through the registry before its kubelet starts.
 var bootstrapImage = wanted{"oss/kubernetes/pause:3.6", true}
 
+// bootstrapArtifacts are what a node pulls beside it, each of which a rule of its own may stand before.
+var bootstrapArtifacts = []string{"oss/binaries/kubernetes/kubernetes-node", "oss/binaries/kubernetes/azure-acr-credential-provider"}
+
 // managedPrefix is where today's recipe caches mcr.microsoft.com.
 const managedPrefix = "aks-managed-repository"
 
@@ -94,9 +97,7 @@ func (w *world) pull(ctx context.Context, c *chain, of *cluster, from machine, i
 	}
 	if w.publicly(ctx, c, s, v, of, from) {
 		w.role(c, id, v, of)
-		if image.mirrored {
-			w.rule(c, id, of, image.image)
-		}
+		w.rulesFor(c, id, of, image)
 		return
 	}
 	hosts, usable := w.names(ctx, c, s)
@@ -163,9 +164,7 @@ func (w *world) answers(ctx context.Context, c *chain, id resourceid.ID, v regis
 	}
 	w.identity(c, of)
 	w.role(c, id, v, of)
-	if image.mirrored {
-		w.rule(c, id, of, image.image)
-	}
+	w.rulesFor(c, id, of, image)
 	switch whole := repository + ":" + tag; {
 	case !asked || err != nil || c.isBroken(linkRegistry, linkRole, linkRule):
 		c.unknown(linkUpstream, source+"/"+image.image, "%s was not asked for", whole)
@@ -247,6 +246,10 @@ func (w *world) role(c *chain, id resourceid.ID, v registryView, of *cluster) {
 		c.unknown(linkRole, id.String(), "the cluster has no kubelet identity yet")
 	case !there:
 		c.unknown(linkRole, id.String(), "the registry is not served yet")
+	case slices.Contains(accessOf(r, principal), registry.Pull) && v.Properties.Policies.AuthenticationAsARM.Status == "disabled":
+		// The node's own login has a token for registries; the kubelet's credential provider has one for ARM.
+		c.broken(linkRole, id.String(), []string{az("acr", "config", "authentication-as-arm", "update", "-g", id.ResourceGroup(), "-r", id.Name(), "--status", "enabled")},
+			"%s may pull, but the registry takes no tokens for Azure Resource Manager, with which kubelets come", kubelet.Name())
 	case slices.Contains(accessOf(r, principal), registry.Pull):
 		c.fine(linkRole, id.String(), "%s may pull", kubelet.Name())
 	default:
@@ -269,6 +272,23 @@ func (w *world) grant(of *cluster, id resourceid.ID) []string {
 	}
 	_, _, principal := of.kubelet()
 	return []string{az("role", "assignment", "create", "--role", "AcrPull", "--scope", id.String(), "--assignee-object-id", principal, "--assignee-principal-type", "ServicePrincipal")}
+}
+
+// rulesFor looks at the rule for the image, and at those for all that a node wants where the image stands for that.
+func (w *world) rulesFor(c *chain, id resourceid.ID, of *cluster, image wanted) {
+	if !image.mirrored {
+		return
+	}
+	w.rule(c, id, of, image.image)
+	if image != bootstrapImage {
+		return
+	}
+	for _, other := range bootstrapArtifacts {
+		own := chain{service: c.service}
+		if w.rule(&own, id, of, other); own.isBroken(linkRule) && !c.isBroken(linkRule) {
+			c.links = append(c.links, own.links...)
+		}
+	}
 }
 
 // rule finds out where the registry fills the image's repository from.
