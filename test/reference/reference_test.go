@@ -265,7 +265,8 @@ func errorCodes(t *testing.T) string {
 	}
 	var b strings.Builder
 	b.WriteString("# Errors\n\nA failed request answers `{\"error\": {\"code\", \"message\", \"target\", \"details\"}}`; a failed operation has the same in its status. The built-in\n" +
-		"`az` prints `(code) message` and exits with 3 for a status of 404, 2 for wrong arguments, 1 otherwise. The status below is the usual one of a code.\n\n" +
+		"`az` prints `(code) message` and exits with 3 for a status of 404, 2 for wrong arguments, 1 otherwise. The status below is the usual one of a code.\n" +
+		"What one does to see them, and what mends it: [failures](failures.md).\n\n" +
 		"| code | status | from |\n|---|---|---|\n")
 	for _, code := range slices.Sorted(maps.Keys(where)) {
 		status := armerror.New(code, "x").HTTPStatus()
