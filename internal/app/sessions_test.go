@@ -39,7 +39,10 @@ func newSessions(t *testing.T) (*sessions, *http.Client) {
 	}}
 	close(s.ready)
 	mux := http.NewServeMux()
+	var running sync.WaitGroup
 	mux.HandleFunc("POST /sessions", func(w http.ResponseWriter, r *http.Request) {
+		running.Add(1)
+		defer running.Done()
 		defer func() { s.ended <- struct{}{} }()
 		s.adminSession(w, r)
 	})
@@ -50,7 +53,10 @@ func newSessions(t *testing.T) (*sessions, *http.Client) {
 	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Second}
 	go func() { _ = server.Serve(l) }()
-	t.Cleanup(func() { server.Close() })
+	t.Cleanup(func() {
+		server.Close()
+		running.Wait() // an ended session still writes what the world is without it
+	})
 	return s, &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
