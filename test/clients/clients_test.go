@@ -6,6 +6,7 @@
 package clients
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -152,9 +153,12 @@ func start(t *testing.T) *world {
 		t.Fatalf("build the artifacts first, with `cloister artifacts build`: %v", err)
 	}
 	w := &world{t: t, dir: t.TempDir(), bin: set.Bin}
-	out, err := exec.Command("../../hack/registry-clients").Output()
+	var complaint bytes.Buffer
+	clients := exec.Command("../../hack/registry-clients")
+	clients.Stderr = &complaint
+	out, err := clients.Output()
 	if err != nil {
-		t.Fatalf("hack/registry-clients: %v", err)
+		t.Fatalf("hack/registry-clients: %v\n%s", err, complaint.String())
 	}
 	w.extra = strings.TrimSpace(string(out))
 
