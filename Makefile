@@ -28,7 +28,7 @@ test-unit: ## all packages but the end to end stories
 	go test $$(go list ./... | grep -v /test/)
 
 test-e2e: build ## the end to end stories; RUN=name runs one
-	go test ./test/e2e -count=1 -timeout 30m -v $(if $(RUN),-run 'TestScripts/$(RUN)')
+	go test ./test/e2e -count=1 -timeout 45m -v $(if $(RUN),-run 'TestScripts/$(RUN)')
 
 test-vm: build ## the demo with one node in a virtual machine with systemd and cgroup v2
 	@hack/test-vm
