@@ -199,9 +199,7 @@ func (s *Service) clusterStatus(ctx context.Context) ([]adminapi.ClusterStatus, 
 				ProvisioningState, CurrentKubernetesVersion string
 				NetworkProfile                              struct{ OutboundType string }
 				BootstrapProfile                            struct{ ArtifactSource string }
-				APIServerAccessProfile                      struct{ EnableVnetIntegration bool }
 			}
-			Cloister struct{ RegistryServer, EndpointAddress string }
 		}
 		if err := json.Unmarshal(r.Body, &doc); err != nil {
 			return nil, err
@@ -215,11 +213,12 @@ func (s *Service) clusterStatus(ctx context.Context) ([]adminapi.ClusterStatus, 
 		if err != nil {
 			return nil, err
 		}
+		var outdated map[string]string
+		if c.Warnings, outdated, err = s.diagnoser.Told(ctx, r.ID); err != nil {
+			return nil, err
+		}
 		for _, m := range machines {
-			n := adminapi.NodeStatus{Name: m.Name, Pool: m.pool, Address: m.address, Registry: m.RegistryServer, State: "starting", ReimageDue: reimageDue(m, doc.Cloister.RegistryServer, c.OutboundType)}
-			if n.ReimageDue == "" && doc.Properties.APIServerAccessProfile.EnableVnetIntegration && m.APIServer != "" && m.APIServer != doc.Cloister.EndpointAddress {
-				n.ReimageDue = "the API server is " + doc.Cloister.EndpointAddress
-			}
+			n := adminapi.NodeStatus{Name: m.Name, Pool: m.pool, Address: m.address, Registry: m.RegistryServer, State: "starting", ReimageDue: outdated[m.Name]}
 			if result, err := s.nodes.Provision(m.ID); err == nil && result.Done {
 				n.State = "provisioned"
 				if result.ExitCode != 0 {
@@ -236,9 +235,6 @@ func (s *Service) clusterStatus(ctx context.Context) ([]adminapi.ClusterStatus, 
 			}
 			c.Nodes = append(c.Nodes, n)
 		}
-		if c.Warnings, err = s.diagnoser.Warnings(ctx, r.ID); err != nil {
-			return nil, err
-		}
 		out = append(out, c)
 	}
 	return out, nil
@@ -246,24 +242,10 @@ func (s *Service) clusterStatus(ctx context.Context) ([]adminapi.ClusterStatus, 
 
 // machineView is a node as its pool's document has it.
 type machineView struct {
-	ID, Name, NIC, RegistryServer, OutboundURL, Phase string
-	APIServer                                         string
-	Leaving                                           bool
-	pool, address                                     string
-	off                                               bool
-}
-
-// reimageDue is what the cluster says and the node does not know: an update changes no node that there is.
-func reimageDue(m machineView, registryServer, outboundType string) string {
-	switch isolated := outboundType == "none" || outboundType == "block"; {
-	case registryServer != m.RegistryServer && registryServer == "":
-		return "the cluster's artifacts come from mcr.microsoft.com"
-	case registryServer != m.RegistryServer:
-		return "the cluster's artifacts come from " + registryServer
-	case isolated != (m.OutboundURL == ""):
-		return "the cluster's outbound type is " + outboundType
-	}
-	return ""
+	ID, Name, NIC, RegistryServer, Phase string
+	Leaving                              bool
+	pool, address                        string
+	off                                  bool
 }
 
 func (s *Service) machines(ctx context.Context, cluster resourceid.ID) ([]machineView, error) {

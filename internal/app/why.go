@@ -8,6 +8,7 @@ import (
 
 	"github.com/cloister-dev/cloister/internal/app/diagnosis"
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
+	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/lib/adminapi"
 )
 
@@ -17,6 +18,9 @@ const diagnosisTimeout = 30 * time.Second
 func (s *Service) newDiagnoser() *diagnosis.Diagnoser {
 	return &diagnosis.Diagnoser{
 		Machine: probe{s},
+		Documents: func(ctx context.Context) ([]resourcestore.Resource, error) {
+			return s.store.List(ctx, resourcestore.Filter{})
+		},
 		Snapshot: func(ctx context.Context) (diagnosis.Snapshot, error) {
 			documents, state, err := s.world.project(ctx)
 			if err != nil {

@@ -32,8 +32,11 @@ type modelled struct {
 }
 
 func (i *installation) diagnoser(m *modelled) *diagnosis.Diagnoser {
-	return &diagnosis.Diagnoser{Machine: m, Snapshot: func(ctx context.Context) (diagnosis.Snapshot, error) {
-		documents, err := i.store.List(ctx, resourcestore.Filter{})
+	all := func(ctx context.Context) ([]resourcestore.Resource, error) {
+		return i.store.List(ctx, resourcestore.Filter{})
+	}
+	return &diagnosis.Diagnoser{Machine: m, Documents: all, Snapshot: func(ctx context.Context) (diagnosis.Snapshot, error) {
+		documents, err := all(ctx)
 		if err != nil {
 			return diagnosis.Snapshot{}, err
 		}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
 	"github.com/cloister-dev/cloister/internal/lib/adminapi"
 )
@@ -187,9 +186,9 @@ func (c *cluster) outdated(m machine) string {
 	case m.off || m.Leaving || m.Phase != "":
 		return ""
 	case server != m.RegistryServer && server == "":
-		return "provisioned with " + m.RegistryServer + ", and the cluster has " + mcr
+		return "the cluster's artifacts come from " + mcr
 	case server != m.RegistryServer:
-		return "provisioned with " + or(m.RegistryServer, mcr) + ", and the cluster has " + server
+		return "the cluster's artifacts come from " + server
 	case c.isolated() != (m.OutboundURL == ""):
 		return "the cluster's outbound type is " + c.Properties.NetworkProfile.OutboundType
 	case c.Properties.APIServerAccessProfile.EnableVnetIntegration && m.APIServer != "" && m.APIServer != c.Cloister.EndpointAddress:
@@ -327,10 +326,4 @@ func splitImage(image string) (host, repository string) {
 		return "docker.io", image
 	}
 	return strings.ToLower(host), repository
-}
-
-// vnetOf is the VNet of a subnet.
-func vnetOf(subnet resourceid.ID) resourceid.ID {
-	vnet, _ := subnet.Parent()
-	return vnet
 }

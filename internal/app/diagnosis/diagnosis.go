@@ -69,8 +69,10 @@ type Pod struct {
 
 // Diagnoser finds out why.
 type Diagnoser struct {
-	Snapshot func(ctx context.Context) (Snapshot, error)
-	Machine  Machine
+	// Documents are all documents, which is all that traps are read from: it is asked for by every status and every write.
+	Documents func(ctx context.Context) ([]resourcestore.Resource, error)
+	Snapshot  func(ctx context.Context) (Snapshot, error)
+	Machine   Machine
 }
 
 // ErrNotFound is told of a name that nothing has.
@@ -171,20 +173,34 @@ func (d *Diagnoser) Cluster(ctx context.Context, id resourceid.ID) (*adminapi.Di
 	return &of, nil
 }
 
-// Warnings are the traps that a cluster is in. They are read from the documents alone.
+// Warnings are the traps that a cluster is in.
 func (d *Diagnoser) Warnings(ctx context.Context, cluster resourceid.ID) ([]adminapi.Warning, error) {
-	w, err := d.look(ctx)
+	warnings, _, err := d.Told(ctx, cluster)
+	return warnings, err
+}
+
+// Told is what the documents tell of a cluster: the traps that it is in, and by the names of nodes why a reimage would make
+// others of them. There is nothing to tell of a cluster that is gone.
+func (d *Diagnoser) Told(ctx context.Context, id resourceid.ID) (warnings []adminapi.Warning, outdated map[string]string, err error) {
+	documents, err := d.Documents(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	c, err := w.cluster(cluster)
+	w := &world{docs: index(documents)}
+	c, err := w.cluster(id)
 	if errors.Is(err, ErrNotFound) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return w.warnings(c), nil
+	outdated = map[string]string{}
+	for _, m := range c.machines {
+		if why := c.outdated(m); why != "" {
+			outdated[m.Name] = why
+		}
+	}
+	return w.warnings(c), outdated, nil
 }
 
 // byID diagnoses a resource, or a node or pod by the ID that a Diagnosis gives it.

@@ -10,6 +10,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
+	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 )
 
 // nodeFault is the code of a failure that nodes had; what caused it the other links tell.
@@ -19,7 +20,7 @@ const nodeFault = "VMExtensionProvisioningError"
 func Faults(ctx context.Context, store resourcestore.Store, documents []resourcestore.Resource) (map[string]*armerror.Error, error) {
 	out := map[string]*armerror.Error{}
 	for _, r := range documents {
-		if !r.ID.Is(clusterType) {
+		if !r.ID.Is(clusterType) || resourcetype.State(r.Body) != "Failed" {
 			continue
 		}
 		all, err := store.Operations(ctx, r.ID, false)
@@ -46,7 +47,7 @@ func Faults(ctx context.Context, store resourcestore.Store, documents []resource
 // operation tells of an operation that failed before its nodes did. It returns false where the nodes' own chain is to be followed.
 func (w *world) operation(c *chain, of *cluster) bool {
 	fault, failed := w.faults[of.id.Key()]
-	if !failed || fault.Code == nodeFault || of.Properties.ProvisioningState != "Failed" {
+	if !failed || fault.Code == nodeFault {
 		return false
 	}
 	var mend []string

@@ -17,17 +17,16 @@ import (
 const mcr = "mcr.microsoft.com"
 
 // bootstrapImage is what every node pulls through the registry before its kubelet starts.
-var bootstrapImage = wanted{"oss/kubernetes/pause:3.6", true}
+var bootstrapImage = wanted{bootstrap.SandboxImage, true}
 
 // bootstrapArtifacts are what a node pulls beside it, each of which a rule of its own may stand before.
-var bootstrapArtifacts = []string{"oss/binaries/kubernetes/kubernetes-node", "oss/binaries/kubernetes/azure-acr-credential-provider"}
+var bootstrapArtifacts = []string{bootstrap.KubernetesRepository, bootstrap.CredentialProviderRepository}
 
 // managedPrefix is where today's recipe caches mcr.microsoft.com.
 const managedPrefix = "aks-managed-repository"
 
 type registryView struct {
 	Location string
-	SKU      struct{ Name string }
 	// Properties are those that decide who gets in.
 	Properties struct {
 		ProvisioningState, LoginServer, PublicNetworkAccess string

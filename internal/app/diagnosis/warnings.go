@@ -111,6 +111,6 @@ func (w *world) leaks(of *cluster, id resourceid.ID, warn func(code string, subj
 }
 
 func subnetUpdate(id resourceid.ID, words ...string) string {
-	vnet := vnetOf(id)
+	vnet, _ := id.Parent()
 	return az(append([]string{"network", "vnet", "subnet", "update", "-g", id.ResourceGroup(), "--vnet-name", vnet.Name(), "-n", id.Name()}, words...)...)
 }

@@ -24,9 +24,7 @@ const (
 	connectionType = "Microsoft.ContainerRegistry/registries/privateEndpointConnections"
 	zoneType       = "Microsoft.Network/privateDnsZones"
 	zoneLinkType   = "Microsoft.Network/privateDnsZones/virtualNetworkLinks"
-	recordType     = "Microsoft.Network/privateDnsZones/A"
 	nicType        = "Microsoft.Network/networkInterfaces"
-	identityType   = "Microsoft.ManagedIdentity/userAssignedIdentities"
 )
 
 // world is one look at everything.
@@ -85,8 +83,7 @@ type cluster struct {
 	id       resourceid.ID
 	Location string
 	Identity struct {
-		Type, PrincipalID      string
-		UserAssignedIdentities map[string]struct{ ClientID, PrincipalID string }
+		UserAssignedIdentities map[string]struct{ PrincipalID string }
 	}
 	Properties struct {
 		ProvisioningState, FQDN, PrivateFQDN, NodeResourceGroup string
@@ -95,7 +92,7 @@ type cluster struct {
 		BootstrapProfile                                        struct{ ArtifactSource, ContainerRegistryID string }
 		APIServerAccessProfile                                  struct {
 			EnablePrivateCluster, EnableVnetIntegration bool
-			PrivateDNSZone, SubnetID                    string
+			PrivateDNSZone                              string
 		}
 		IdentityProfile map[string]struct{ ResourceID, ClientID, ObjectID string }
 	}
@@ -109,12 +106,8 @@ type cluster struct {
 
 type pool struct {
 	id         resourceid.ID
-	Properties struct {
-		ProvisioningState, VnetSubnetID string
-		EnableNodePublicIP              bool
-		PowerState                      struct{ Code string }
-	}
-	Cloister struct {
+	Properties struct{ VnetSubnetID string }
+	Cloister   struct {
 		Off      bool
 		Machines []machine
 	}

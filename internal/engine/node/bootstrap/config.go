@@ -15,6 +15,13 @@ import (
 	"strings"
 )
 
+// What every node pulls of MCR, by the names that it has there.
+const (
+	SandboxImage                 = "oss/kubernetes/pause:3.6" // unless the Config names another
+	KubernetesRepository         = "oss/binaries/kubernetes/kubernetes-node"
+	CredentialProviderRepository = "oss/binaries/kubernetes/azure-acr-credential-provider"
+)
+
 // Config is everything a node is told at provisioning. What it says about the registry is baked into the
 // node: only a reimage changes it.
 type Config struct {
@@ -108,7 +115,7 @@ func (c Config) withDefaults() Config {
 		c.MCR = "mcr.microsoft.com"
 	}
 	if c.SandboxImage == "" {
-		c.SandboxImage = c.MCR + "/oss/kubernetes/pause:3.6"
+		c.SandboxImage = c.MCR + "/" + SandboxImage
 	}
 	if c.CredentialProviderVersion == "" {
 		c.CredentialProviderVersion = "1.32.3"

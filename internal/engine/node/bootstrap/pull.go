@@ -30,7 +30,7 @@ func (r *runner) installKubernetes(ctx context.Context, auth authn.Authenticator
 	if r.config.RegistryServer == "" {
 		code = KubernetesDownload
 	}
-	ref := fmt.Sprintf("%s/oss/binaries/kubernetes/kubernetes-node:v%s-linux-amd64", r.config.source(), r.config.KubernetesVersion)
+	ref := fmt.Sprintf("%s/%s:v%s-linux-amd64", r.config.source(), KubernetesRepository, r.config.KubernetesVersion)
 	p := policy{tries: 119, sleep: 5 * time.Second, timeout: time.Minute}
 	return r.installTarball(ctx, auth, p, ref, map[string]string{
 		"kubernetes/node/bin/kubelet": "/opt/bin/kubelet",
@@ -44,7 +44,7 @@ func (r *runner) installCredentialProvider(ctx context.Context, auth authn.Authe
 	if r.config.RegistryServer == "" {
 		code = CredentialProviderDownload
 	}
-	ref := fmt.Sprintf("%s/oss/binaries/kubernetes/azure-acr-credential-provider:v%s-linux-amd64", r.config.source(), r.config.CredentialProviderVersion)
+	ref := fmt.Sprintf("%s/%s:v%s-linux-amd64", r.config.source(), CredentialProviderRepository, r.config.CredentialProviderVersion)
 	p := policy{tries: 119, sleep: 5 * time.Second, timeout: time.Minute}
 	return r.installTarball(ctx, auth, p, ref, map[string]string{"azure-acr-credential-provider": credentialProviderPath}, code, code)
 }
