@@ -336,6 +336,20 @@ func TestWaysOutDiagnosis(t *testing.T) {
 	}
 }
 
+// TestRegistryDiagnosis asks nothing of a registry that nobody needs of it, and tells of one that nobody can come to.
+func TestRegistryDiagnosis(t *testing.T) {
+	i := install(t)
+	d := i.diagnoser(&modelled{i: i})
+	i.types("acr create -g rg -n plainregistry --sku Premium")
+	if of := i.why(d, "plainregistry"); !of.Healthy {
+		t.Errorf("a registry without a cache rule is told to be ill: %+v", of.Cause)
+	}
+	i.types("acr update -g rg -n plainregistry --public-network-enabled false")
+	if of := i.why(d, "plainregistry"); of.Cause == nil || of.Cause.Name != "endpoint" {
+		t.Errorf("nobody can come to it, and the cause is %+v", of.Cause)
+	}
+}
+
 // TestFailedOperationDiagnosis tells of clusters whose making failed before there were nodes.
 func TestFailedOperationDiagnosis(t *testing.T) {
 	i := install(t)

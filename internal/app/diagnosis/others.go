@@ -76,6 +76,7 @@ func (w *world) diagnoseRegistry(ctx context.Context, id resourceid.ID) adminapi
 	var v registryView
 	w.docs.read(id, &v)
 	d.State = v.Properties.ProvisioningState
+	used := false
 	for _, r := range w.docs.of(clusterType) {
 		of, err := w.cluster(r.ID)
 		if err != nil || !of.registryOf().Equal(id) || of.vnet().IsZero() {
@@ -83,6 +84,9 @@ func (w *world) diagnoseRegistry(ctx context.Context, id resourceid.ID) adminapi
 		}
 		from, _ := w.witness(of)
 		w.pull(ctx, &c, of, from, bootstrapImage)
+		used = true
+	}
+	if used {
 		return c.finish(d)
 	}
 	for _, r := range w.docs.of(endpointType) {
@@ -95,8 +99,7 @@ func (w *world) diagnoseRegistry(ctx context.Context, id resourceid.ID) adminapi
 			w.names(ctx, &c, s)
 		}
 	}
-	w.reachability(&c, id, v)
-	w.rule(&c, id, &cluster{id: id}, bootstrapImage.image)
+	w.reachability(&c, id, v) // and no cache rule is asked of a registry that no cluster takes its artifacts from
 	return c.finish(d)
 }
 
