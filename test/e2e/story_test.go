@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -149,6 +150,19 @@ func tail(text []byte, n int) []byte {
 	return bytes.Join(lines[max(0, len(lines)-n):], []byte("\n"))
 }
 
+// exits tells whether a process (/proc/PID) has ended, or is in the kernel's do_exit, from which nothing returns:
+// its cgroup may be gone already while init has not reaped it yet, which is the host's to do.
+func exits(process string) bool {
+	const exiting = 0x4 // PF_EXITING of the flags, the ninth field of proc_pid_stat(5)
+	stat, err := os.ReadFile(process + "/stat")
+	if err != nil {
+		return true
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	flags, err := strconv.ParseUint(fields[6], 10, 64)
+	return err == nil && flags&exiting != 0
+}
+
 // leftovers lists what an installation has on the machine: processes, mounts, its run directory and its
 // cgroups. It looks only for this installation's: others run on the same machine.
 func leftovers(instance, dataDir string) []string {
@@ -164,7 +178,7 @@ func leftovers(instance, dataDir string) []string {
 		}
 		command, _ := os.ReadFile(p + "/cmdline")
 		cgroup, _ := os.ReadFile(p + "/cgroup")
-		if mentions(string(command)) || mentions(string(cgroup)) {
+		if (mentions(string(command)) || mentions(string(cgroup))) && !exits(p) {
 			found = append(found, "process "+filepath.Base(p)+" "+strings.ReplaceAll(string(command), "\x00", " "))
 		}
 	}
