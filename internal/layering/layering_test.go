@@ -71,7 +71,8 @@ var rules = []rule{
 	// Processes of the data plane: they live while the control plane does not.
 	{"internal/app/public", []string{"internal/engine/**", lib}},
 	{"internal/app/vnetservices", []string{"internal/engine/**", lib}},
-	{"internal/app/projection", []string{"internal/app/public", "internal/app/vnetservices", "internal/provider/**", "internal/engine/**", lib, "internal/arm/resourceid", "internal/arm/resourcestore", "internal/arm/resourcetype"}},
+	{"internal/app/documents", []string{"internal/arm/resourceid", "internal/arm/resourcestore"}},
+	{"internal/app/projection", []string{"internal/app/documents", "internal/app/public", "internal/app/vnetservices", "internal/provider/**", "internal/engine/**", lib, "internal/arm/resourceid", "internal/arm/resourcestore", "internal/arm/resourcetype"}},
 	{"internal/app/**", []string{anything}},
 
 	// They see what any client sees.

@@ -25,7 +25,7 @@ func (w *world) diagnoseCluster(ctx context.Context, of *cluster) adminapi.Diagn
 		d.State = "Stopped"
 		return c.finish(d)
 	}
-	if of.vnet().IsZero() || !w.docs.has(of.vnet()) {
+	if of.vnet().IsZero() || !w.docs.Has(of.vnet()) {
 		if !d.Healthy {
 			c.broken(linkPath, of.id.String(), nil, "the virtual network of its nodes does not exist")
 		}

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/cloister-dev/cloister/internal/app/documents"
 	"github.com/cloister-dev/cloister/internal/app/projection"
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
@@ -85,7 +86,7 @@ func (d *Diagnoser) Everything(ctx context.Context) ([]adminapi.Diagnosis, error
 		return nil, err
 	}
 	out := []adminapi.Diagnosis{}
-	for _, r := range w.docs.of(clusterType) {
+	for _, r := range w.docs.Of(clusterType) {
 		c, err := w.cluster(r.ID)
 		if err != nil {
 			return nil, err
@@ -103,7 +104,7 @@ func (d *Diagnoser) Everything(ctx context.Context) ([]adminapi.Diagnosis, error
 			}
 		}
 	}
-	for _, r := range w.docs.of(endpointType) {
+	for _, r := range w.docs.Of(endpointType) {
 		if of := w.diagnoseEndpoint(ctx, r.ID); !of.Healthy {
 			out = append(out, of)
 		}
@@ -124,7 +125,7 @@ func (d *Diagnoser) Find(ctx context.Context, name string) ([]adminapi.Diagnosis
 	var out []adminapi.Diagnosis
 	group, rest, grouped := strings.Cut(name, "/")
 	for _, kind := range []string{clusterType, endpointType, registryType, zoneType} {
-		for _, r := range w.docs.of(kind) {
+		for _, r := range w.docs.Of(kind) {
 			if strings.EqualFold(r.ID.Name(), name) || grouped && strings.EqualFold(r.ID.ResourceGroup(), group) && strings.EqualFold(r.ID.Name(), rest) {
 				of, err := w.diagnose(ctx, r.ID)
 				if err != nil {
@@ -137,7 +138,7 @@ func (d *Diagnoser) Find(ctx context.Context, name string) ([]adminapi.Diagnosis
 	if len(out) > 0 {
 		return out, nil
 	}
-	for _, r := range w.docs.of(clusterType) {
+	for _, r := range w.docs.Of(clusterType) {
 		c, err := w.cluster(r.ID)
 		if err != nil {
 			return nil, err
@@ -182,11 +183,11 @@ func (d *Diagnoser) Warnings(ctx context.Context, cluster resourceid.ID) ([]admi
 // Told is what the documents tell of a cluster: the traps that it is in, and by the names of nodes why a reimage would make
 // others of them. There is nothing to tell of a cluster that is gone.
 func (d *Diagnoser) Told(ctx context.Context, id resourceid.ID) (warnings []adminapi.Warning, outdated map[string]string, err error) {
-	documents, err := d.Documents(ctx)
+	all, err := d.Documents(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	w := &world{docs: index(documents)}
+	w := &world{docs: documents.New(all)}
 	c, err := w.cluster(id)
 	if errors.Is(err, ErrNotFound) {
 		return nil, nil, nil
@@ -209,7 +210,7 @@ func (w *world) byID(ctx context.Context, text string) ([]adminapi.Diagnosis, er
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
-	for _, r := range w.docs.of(clusterType) {
+	for _, r := range w.docs.Of(clusterType) {
 		rest, below := strings.CutPrefix(id.Key(), r.ID.Key()+"/")
 		if !below {
 			continue
@@ -246,7 +247,7 @@ func (w *world) byID(ctx context.Context, text string) ([]adminapi.Diagnosis, er
 
 // diagnose diagnoses a resource that has a document.
 func (w *world) diagnose(ctx context.Context, id resourceid.ID) (adminapi.Diagnosis, error) {
-	if _, ok := w.docs.byKey[id.Key()]; !ok {
+	if !w.docs.Has(id) {
 		return adminapi.Diagnosis{}, fmt.Errorf("%w: %s", ErrNotFound, id)
 	}
 	switch {
@@ -271,5 +272,5 @@ func (d *Diagnoser) look(ctx context.Context) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &world{docs: index(s.Documents), state: s.State, machine: d.Machine, faults: s.Faults}, nil
+	return &world{docs: documents.New(s.Documents), state: s.State, machine: d.Machine, faults: s.Faults}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cloister-dev/cloister/internal/app/documents"
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
@@ -17,18 +18,18 @@ import (
 const nodeFault = "VMExtensionProvisioningError"
 
 // Faults finds the errors of the last operations on clusters, where they failed.
-func Faults(ctx context.Context, store resourcestore.Store, documents []resourcestore.Resource) (map[string]*armerror.Error, error) {
+func Faults(ctx context.Context, store resourcestore.Store, all []resourcestore.Resource) (map[string]*armerror.Error, error) {
 	out := map[string]*armerror.Error{}
-	for _, r := range documents {
+	for _, r := range all {
 		if !r.ID.Is(clusterType) || resourcetype.State(r.Body) != "Failed" {
 			continue
 		}
-		all, err := store.Operations(ctx, r.ID, false)
+		operations, err := store.Operations(ctx, r.ID, false)
 		if err != nil {
 			return nil, fmt.Errorf("list the operations on %s: %w", r.ID, err)
 		}
 		var fault *armerror.Error
-		for _, o := range all {
+		for _, o := range operations {
 			if !o.Writes() || o.Status == resourcestore.InProgress {
 				continue
 			}
@@ -64,16 +65,16 @@ func (w *world) operation(c *chain, of *cluster) bool {
 // unlinkOthers takes away the links of the cluster's VNet to zones that have the names of zones of AKS's own: a VNet sees
 // one zone of a name.
 func (w *world) unlinkOthers(of *cluster) (mend []string) {
-	for _, own := range w.docs.under(of.nodeGroup(), zoneType) {
-		for _, other := range w.docs.of(zoneType) {
+	for _, own := range w.docs.Under(of.nodeGroup(), zoneType) {
+		for _, other := range w.docs.Of(zoneType) {
 			if other.ID.Equal(own.ID) || !strings.EqualFold(other.ID.Name(), own.ID.Name()) {
 				continue
 			}
-			for _, l := range w.docs.under(other.ID, zoneLinkType) {
+			for _, l := range w.docs.Under(other.ID, zoneLinkType) {
 				var link struct {
-					Properties struct{ VirtualNetwork ref }
+					Properties struct{ VirtualNetwork documents.Ref }
 				}
-				if w.docs.read(l.ID, &link) && link.Properties.VirtualNetwork.ID.Equal(of.vnet()) {
+				if w.docs.Read(l.ID, &link) && link.Properties.VirtualNetwork.ID.Equal(of.vnet()) {
 					mend = append(mend, az("network", "private-dns", "link", "vnet", "delete", "-g", other.ID.ResourceGroup(), "--zone-name", other.ID.Name(), "-n", l.ID.Name(), "--yes"))
 				}
 			}
@@ -85,15 +86,17 @@ func (w *world) unlinkOthers(of *cluster) (mend []string) {
 // freeAddresses deletes network interfaces of the nodes' subnets that nothing is behind.
 func (w *world) freeAddresses(of *cluster) (mend []string) {
 	subnets := w.subnets(of)
-	for _, r := range w.docs.of(nicType) {
+	for _, r := range w.docs.Of(nicType) {
 		var nic struct {
 			ManagedBy  string
 			Properties struct {
-				VirtualMachine, PrivateEndpoint *ref
-				IPConfigurations                []struct{ Properties struct{ Subnet ref } }
+				VirtualMachine, PrivateEndpoint *documents.Ref
+				IPConfigurations                []struct {
+					Properties struct{ Subnet documents.Ref }
+				}
 			}
 		}
-		if !w.docs.read(r.ID, &nic) || nic.ManagedBy != "" || nic.Properties.VirtualMachine != nil || nic.Properties.PrivateEndpoint != nil || w.isNode(r.ID) {
+		if !w.docs.Read(r.ID, &nic) || nic.ManagedBy != "" || nic.Properties.VirtualMachine != nil || nic.Properties.PrivateEndpoint != nil || w.isNode(r.ID) {
 			continue
 		}
 		for _, c := range nic.Properties.IPConfigurations {
@@ -108,7 +111,7 @@ func (w *world) freeAddresses(of *cluster) (mend []string) {
 
 // isNode reports whether a node of some cluster is behind the network interface.
 func (w *world) isNode(nic resourceid.ID) bool {
-	for _, r := range w.docs.of(clusterType) {
+	for _, r := range w.docs.Of(clusterType) {
 		c, err := w.cluster(r.ID)
 		if err == nil && slices.ContainsFunc(c.machines, func(m machine) bool { return m.NIC.Equal(nic) }) {
 			return true

@@ -23,7 +23,7 @@ func (w *world) diagnoseEndpoint(ctx context.Context, id resourceid.ID) adminapi
 	d.State = e.state.Status
 	target := e.target()
 	s, known := w.serviceOf(target, e)
-	if !known || !w.docs.has(target) {
+	if !known || !w.docs.Has(target) {
 		c.broken(linkEndpoint, target.String(), nil, "what it leads to does not exist")
 		return c.finish(d)
 	}
@@ -42,7 +42,7 @@ func (w *world) diagnoseEndpoint(ctx context.Context, id resourceid.ID) adminapi
 func (w *world) serviceOf(target resourceid.ID, e endpointView) (service, bool) {
 	if target.Is(registryType) {
 		var v registryView
-		if !w.docs.read(target, &v) {
+		if !w.docs.Read(target, &v) {
 			return service{}, false
 		}
 		s := registryService(target, v, e.vnet())
@@ -60,7 +60,7 @@ func (w *world) serviceOf(target resourceid.ID, e endpointView) (service, bool) 
 
 // ownedBy is the command by which AKS makes again what lies in a node resource group; "" elsewhere.
 func (w *world) ownedBy(id resourceid.ID) string {
-	for _, r := range w.docs.of(clusterType) {
+	for _, r := range w.docs.Of(clusterType) {
 		if c, err := w.cluster(r.ID); err == nil && c.nodeGroup().Contains(id) {
 			return c.reconcile()
 		}
@@ -74,10 +74,10 @@ func (w *world) diagnoseRegistry(ctx context.Context, id resourceid.ID) adminapi
 	d := adminapi.Diagnosis{Subject: id.String(), Kind: "registry", Healthy: true}
 	var c chain
 	var v registryView
-	w.docs.read(id, &v)
+	w.docs.Read(id, &v)
 	d.State = v.Properties.ProvisioningState
 	used := false
-	for _, r := range w.docs.of(clusterType) {
+	for _, r := range w.docs.Of(clusterType) {
 		of, err := w.cluster(r.ID)
 		if err != nil || !of.registryOf().Equal(id) || of.vnet().IsZero() {
 			continue
@@ -89,7 +89,7 @@ func (w *world) diagnoseRegistry(ctx context.Context, id resourceid.ID) adminapi
 	if used {
 		return c.finish(d)
 	}
-	for _, r := range w.docs.of(endpointType) {
+	for _, r := range w.docs.Of(endpointType) {
 		e, ok := w.endpoint(ctx, r.ID)
 		if !ok || !e.target().Equal(id) {
 			continue
@@ -106,13 +106,13 @@ func (w *world) diagnoseRegistry(ctx context.Context, id resourceid.ID) adminapi
 // reachability tells of a registry that nobody can come to.
 func (w *world) reachability(c *chain, id resourceid.ID, v registryView) {
 	open := v.Properties.PublicNetworkAccess != "Disabled"
-	approved := slices.ContainsFunc(w.docs.under(id, connectionType), func(r resourcestore.Resource) bool {
+	approved := slices.ContainsFunc(w.docs.Under(id, connectionType), func(r resourcestore.Resource) bool {
 		var doc struct {
 			Properties struct {
 				State privateendpoints.State `json:"privateLinkServiceConnectionState"`
 			}
 		}
-		return w.docs.read(r.ID, &doc) && doc.Properties.State.Status == privateendpoints.Approved
+		return w.docs.Read(r.ID, &doc) && doc.Properties.State.Status == privateendpoints.Approved
 	})
 	switch {
 	case open:
@@ -131,7 +131,7 @@ func (w *world) diagnoseZone(ctx context.Context, id resourceid.ID) adminapi.Dia
 	links := w.linksOf(id)
 	if len(links) == 0 {
 		var used []string
-		for _, r := range w.docs.of(endpointType) {
+		for _, r := range w.docs.Of(endpointType) {
 			e, ok := w.endpoint(ctx, r.ID)
 			if !ok {
 				continue
@@ -149,7 +149,7 @@ func (w *world) diagnoseZone(ctx context.Context, id resourceid.ID) adminapi.Dia
 	}
 	for _, vnet := range links {
 		c.fine(linkLink, id.String(), "VNet %s is linked to it", vnet.Name())
-		for _, r := range w.docs.of(endpointType) {
+		for _, r := range w.docs.Of(endpointType) {
 			e, ok := w.endpoint(ctx, r.ID)
 			if !ok || !e.vnet().Equal(vnet) {
 				continue

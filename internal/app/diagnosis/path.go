@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cloister-dev/cloister/internal/app/documents"
 	"github.com/cloister-dev/cloister/internal/app/projection"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/engine/fabric"
@@ -60,14 +61,14 @@ func (w *world) refusal(c *chain, of *cluster, g guest, r fabric.Refusal, to net
 				b.from = s.Prefix.String()
 			}
 		}
-		for _, doc := range w.docs.under(group, ruleType) {
+		for _, doc := range w.docs.Under(group, ruleType) {
 			var rule struct {
 				Properties struct {
 					Priority  int
 					Direction string
 				}
 			}
-			if w.docs.read(doc.ID, &rule) && strings.EqualFold(rule.Properties.Direction, string(r.Rule.Direction)) {
+			if w.docs.Read(doc.ID, &rule) && strings.EqualFold(rule.Properties.Direction, string(r.Rule.Direction)) {
 				b.taken = append(b.taken, rule.Properties.Priority)
 			}
 		}
@@ -79,20 +80,20 @@ func (w *world) refusal(c *chain, of *cluster, g guest, r fabric.Refusal, to net
 // groupOf is the security group that judged.
 func (w *world) groupOf(of *cluster, g guest, r fabric.Refusal) resourceid.ID {
 	var doc struct {
-		Properties struct{ NetworkSecurityGroup ref }
+		Properties struct{ NetworkSecurityGroup documents.Ref }
 	}
 	if r.Subnet == "" {
 		for _, m := range of.machines {
 			if at, ok := w.guest(m); ok && at.nic.ID == r.NIC {
-				w.docs.read(m.NIC, &doc)
+				w.docs.Read(m.NIC, &doc)
 			}
 		}
 		return doc.Properties.NetworkSecurityGroup.ID
 	}
 	vnet, _ := g.subnet.Parent()
-	for _, s := range w.docs.under(vnet, "Microsoft.Network/virtualNetworks/subnets") {
+	for _, s := range w.docs.Under(vnet, "Microsoft.Network/virtualNetworks/subnets") {
 		if strings.EqualFold(s.ID.Name(), r.Subnet) {
-			w.docs.read(s.ID, &doc)
+			w.docs.Read(s.ID, &doc)
 		}
 	}
 	return doc.Properties.NetworkSecurityGroup.ID
@@ -188,16 +189,16 @@ func (w *world) wayOut(ctx context.Context, c *chain, of *cluster, from machine)
 // routed tells of a user's route that leads nowhere.
 func (w *world) routed(c *chain, of *cluster, g guest, from machine, route fabric.Route) {
 	var subnet struct {
-		Properties struct{ RouteTable ref }
+		Properties struct{ RouteTable documents.Ref }
 	}
-	w.docs.read(g.subnet, &subnet)
+	w.docs.Read(g.subnet, &subnet)
 	table := subnet.Properties.RouteTable.ID
 	name := ""
-	for _, r := range w.docs.under(table, "Microsoft.Network/routeTables/routes") {
+	for _, r := range w.docs.Under(table, "Microsoft.Network/routeTables/routes") {
 		var doc struct {
 			Properties struct{ AddressPrefix string }
 		}
-		if w.docs.read(r.ID, &doc) && doc.Properties.AddressPrefix == route.Prefix.String() {
+		if w.docs.Read(r.ID, &doc) && doc.Properties.AddressPrefix == route.Prefix.String() {
 			name = r.ID.Name()
 		}
 	}
@@ -240,9 +241,9 @@ func (v nicView) has(a netip.Addr) bool {
 // appliance tells what becomes of packets that a route sends to an address, and what lets them on.
 func (w *world) appliance(a netip.Addr) (where string, mend []string) {
 	where = "to the appliance " + a.String()
-	for _, r := range w.docs.of(nicType) {
+	for _, r := range w.docs.Of(nicType) {
 		var nic nicView
-		if !w.docs.read(r.ID, &nic) || !nic.has(a) {
+		if !w.docs.Read(r.ID, &nic) || !nic.has(a) {
 			continue
 		}
 		if !nic.Properties.EnableIPForwarding {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cloister-dev/cloister/internal/app/documents"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/provider/network/privateendpoints"
 )
@@ -104,10 +105,10 @@ func (e endpointView) address(member string) netip.Addr {
 
 func (w *world) endpoint(ctx context.Context, id resourceid.ID) (endpointView, bool) {
 	e := endpointView{id: id}
-	if !w.docs.read(id, &e.model) {
+	if !w.docs.Read(id, &e.model) {
 		return e, false
 	}
-	state, err := privateendpoints.ConnectionState(ctx, w.reader(), &e.model)
+	state, err := privateendpoints.ConnectionState(ctx, w.docs, &e.model)
 	if err != nil {
 		return e, false
 	}
@@ -119,7 +120,7 @@ func (w *world) endpoint(ctx context.Context, id resourceid.ID) (endpointView, b
 func (w *world) endpointsTo(ctx context.Context, target, vnet resourceid.ID) []endpointView {
 	near := w.reachable(vnet)
 	var approved, others []endpointView
-	for _, r := range w.docs.of(endpointType) {
+	for _, r := range w.docs.Of(endpointType) {
 		e, ok := w.endpoint(ctx, r.ID)
 		if !ok || !e.target().Equal(target) || !slices.ContainsFunc(near, e.vnet().Equal) {
 			continue
@@ -136,14 +137,14 @@ func (w *world) endpointsTo(ctx context.Context, target, vnet resourceid.ID) []e
 // reachable are a VNet and those that are peered with it.
 func (w *world) reachable(vnet resourceid.ID) []resourceid.ID {
 	out := []resourceid.ID{vnet}
-	for _, p := range w.docs.under(vnet, "Microsoft.Network/virtualNetworks/virtualNetworkPeerings") {
+	for _, p := range w.docs.Under(vnet, "Microsoft.Network/virtualNetworks/virtualNetworkPeerings") {
 		var doc struct {
 			Properties struct {
 				PeeringState         string
-				RemoteVirtualNetwork ref
+				RemoteVirtualNetwork documents.Ref
 			}
 		}
-		if w.docs.read(p.ID, &doc) && doc.Properties.PeeringState == "Connected" {
+		if w.docs.Read(p.ID, &doc) && doc.Properties.PeeringState == "Connected" {
 			out = append(out, doc.Properties.RemoteVirtualNetwork.ID)
 		}
 	}
@@ -159,7 +160,7 @@ type zoneView struct {
 // zoneFor is the private zone of that name which the VNet is linked to, or else the one that most likely was meant.
 func (w *world) zoneFor(name string, vnet, near resourceid.ID) (zoneView, bool) {
 	var found []zoneView
-	for _, r := range w.docs.of(zoneType) {
+	for _, r := range w.docs.Of(zoneType) {
 		if !strings.EqualFold(r.ID.Name(), name) || r.Deleting {
 			continue
 		}
@@ -182,11 +183,11 @@ func (w *world) zoneFor(name string, vnet, near resourceid.ID) (zoneView, bool) 
 // linksOf are the VNets that a zone is linked to.
 func (w *world) linksOf(zone resourceid.ID) []resourceid.ID {
 	var out []resourceid.ID
-	for _, l := range w.docs.under(zone, zoneLinkType) {
+	for _, l := range w.docs.Under(zone, zoneLinkType) {
 		var doc struct {
-			Properties struct{ VirtualNetwork ref }
+			Properties struct{ VirtualNetwork documents.Ref }
 		}
-		if !l.Deleting && w.docs.read(l.ID, &doc) {
+		if !l.Deleting && w.docs.Read(l.ID, &doc) {
 			out = append(out, doc.Properties.VirtualNetwork.ID)
 		}
 	}
@@ -200,7 +201,7 @@ func (w *world) records(zone resourceid.ID, name string) ([]netip.Addr, bool) {
 			ARecords []struct{ IPv4Address string }
 		}
 	}
-	if !w.docs.read(zone.Child("A", name), &doc) {
+	if !w.docs.Read(zone.Child("A", name), &doc) {
 		return nil, false
 	}
 	var out []netip.Addr
@@ -402,11 +403,11 @@ func (w *world) approve(s service, e endpointView) string {
 
 // endpointSubnet is a subnet of the VNet for private endpoints: the first that is nobody's, or else the nodes'.
 func (w *world) endpointSubnet(vnet, nodes resourceid.ID) resourceid.ID {
-	for _, r := range w.docs.under(vnet, "Microsoft.Network/virtualNetworks/subnets") {
+	for _, r := range w.docs.Under(vnet, "Microsoft.Network/virtualNetworks/subnets") {
 		var doc struct {
 			Properties struct{ Delegations []any }
 		}
-		if !r.ID.Equal(nodes) && w.docs.read(r.ID, &doc) && len(doc.Properties.Delegations) == 0 {
+		if !r.ID.Equal(nodes) && w.docs.Read(r.ID, &doc) && len(doc.Properties.Delegations) == 0 {
 			return r.ID
 		}
 	}

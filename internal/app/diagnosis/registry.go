@@ -81,7 +81,7 @@ func (w *world) pull(ctx context.Context, c *chain, of *cluster, from machine, i
 	id := of.registryOf()
 	c.service = linkRegistry
 	var v registryView
-	if id.IsZero() || !w.docs.read(id, &v) {
+	if id.IsZero() || !w.docs.Read(id, &v) {
 		var mend []string
 		if id.IsZero() || of.managesRegistry() {
 			mend = []string{of.reconcile()}
@@ -204,11 +204,11 @@ func (w *world) identity(c *chain, of *cluster) {
 	switch {
 	case id.IsZero():
 		c.unknown(linkIdentity, of.id.String(), "the cluster has no kubelet identity yet")
-	case !w.docs.has(id):
+	case !w.docs.Has(id):
 		c.broken(linkIdentity, id.String(), w.remakeIdentity(of, id), "the kubelet identity does not exist any more: the nodes get no token")
 	default:
 		var v struct{ Properties struct{ ClientID string } }
-		if w.docs.read(id, &v); !strings.EqualFold(v.Properties.ClientID, client) {
+		if w.docs.Read(id, &v); !strings.EqualFold(v.Properties.ClientID, client) {
 			c.broken(linkIdentity, id.String(), []string{of.reconcile()}, "the identity was made anew: the nodes ask for client ID %s, and it has %s", client, v.Properties.ClientID)
 			return
 		}
@@ -327,11 +327,11 @@ func told(rules []registry.CacheRule) string {
 
 func (w *world) rules(id resourceid.ID) []registry.CacheRule {
 	var out []registry.CacheRule
-	for _, r := range w.docs.under(id, cacheRuleType) {
+	for _, r := range w.docs.Under(id, cacheRuleType) {
 		var doc struct {
 			Properties struct{ SourceRepository, TargetRepository string }
 		}
-		if !r.Deleting && w.docs.read(r.ID, &doc) {
+		if !r.Deleting && w.docs.Read(r.ID, &doc) {
 			out = append(out, registry.CacheRule{Name: r.ID.Name(), Source: doc.Properties.SourceRepository, Target: doc.Properties.TargetRepository})
 		}
 	}

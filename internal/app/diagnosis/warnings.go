@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cloister-dev/cloister/internal/app/documents"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/lib/adminapi"
 )
@@ -46,7 +47,7 @@ func (w *world) warnings(of *cluster) []adminapi.Warning {
 	}
 	if id := of.registryOf(); !id.IsZero() && of.isolated() {
 		var v registryView
-		if w.docs.read(id, &v) && v.Properties.PublicNetworkAccess != "Disabled" {
+		if w.docs.Read(id, &v) && v.Properties.PublicNetworkAccess != "Disabled" {
 			warn(WarningPublicRegistry, id, []string{az("acr", "update", "-g", id.ResourceGroup(), "-n", id.Name(), "--public-network-enabled", "false")},
 				"The bootstrap registry answers on the Internet as well as on its private endpoint.")
 		}
@@ -79,16 +80,16 @@ func (w *world) leaks(of *cluster, id resourceid.ID, warn func(code string, subj
 	var doc struct {
 		Properties struct {
 			DefaultOutboundAccess *bool
-			NATGateway            ref
-			RouteTable            ref
+			NATGateway            documents.Ref
+			RouteTable            documents.Ref
 		}
 	}
-	if !w.docs.read(id, &doc) {
+	if !w.docs.Read(id, &doc) {
 		return
 	}
 	p := doc.Properties
 	outbound := of.Properties.NetworkProfile.OutboundType
-	if !p.NATGateway.ID.IsZero() && w.docs.has(p.NATGateway.ID) {
+	if !p.NATGateway.ID.IsZero() && w.docs.Has(p.NATGateway.ID) {
 		warn(WarningWayOut, id, []string{subnetUpdate(id, "--nat-gateway", "null")}, "Outbound type "+outbound+" adds no way out, and closes none: subnet "+id.Name()+" has NAT gateway "+p.NATGateway.ID.Name()+".")
 	} else if p.DefaultOutboundAccess == nil || *p.DefaultOutboundAccess {
 		warn(WarningDefaultOutbound, id, []string{subnetUpdate(id, "--default-outbound-access", "false")}, "Outbound type "+outbound+" adds no way out, and closes none: subnet "+id.Name()+" has default outbound access, by which its nodes reach the Internet.")
@@ -96,10 +97,12 @@ func (w *world) leaks(of *cluster, id resourceid.ID, warn func(code string, subj
 	for _, m := range of.machines {
 		var nic struct {
 			Properties struct {
-				IPConfigurations []struct{ Properties struct{ PublicIPAddress ref } }
+				IPConfigurations []struct {
+					Properties struct{ PublicIPAddress documents.Ref }
+				}
 			}
 		}
-		if !w.docs.read(m.NIC, &nic) {
+		if !w.docs.Read(m.NIC, &nic) {
 			continue
 		}
 		for _, c := range nic.Properties.IPConfigurations {

@@ -1,16 +1,14 @@
 package diagnosis
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
+	"github.com/cloister-dev/cloister/internal/app/documents"
 	"github.com/cloister-dev/cloister/internal/app/projection"
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
-	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/engine/fabric"
 	"github.com/cloister-dev/cloister/internal/engine/registry"
 )
@@ -29,54 +27,11 @@ const (
 
 // world is one look at everything.
 type world struct {
-	docs    documents
+	docs    documents.Index
 	state   projection.State
 	machine Machine
 	faults  map[string]*armerror.Error
 }
-
-// documents are all documents, in order of their IDs.
-type documents struct {
-	byType map[string][]resourcestore.Resource
-	byKey  map[string]resourcestore.Resource
-}
-
-func index(all []resourcestore.Resource) documents {
-	d := documents{map[string][]resourcestore.Resource{}, map[string]resourcestore.Resource{}}
-	all = slices.SortedFunc(slices.Values(all), func(a, b resourcestore.Resource) int { return strings.Compare(a.ID.Key(), b.ID.Key()) })
-	for _, r := range all {
-		t := strings.ToLower(r.ID.Type())
-		d.byType[t] = append(d.byType[t], r)
-		d.byKey[r.ID.Key()] = r
-	}
-	return d
-}
-
-func (d documents) of(kind string) []resourcestore.Resource { return d.byType[strings.ToLower(kind)] }
-
-// under are the documents of a type that lie in the resource.
-func (d documents) under(parent resourceid.ID, kind string) []resourcestore.Resource {
-	var out []resourcestore.Resource
-	for _, r := range d.of(kind) {
-		if parent.Contains(r.ID) {
-			out = append(out, r)
-		}
-	}
-	return out
-}
-
-// read reads a document into a view of it; false when there is none, or none that can be read.
-func (d documents) read(id resourceid.ID, view any) bool {
-	r, ok := d.byKey[id.Key()]
-	return ok && json.Unmarshal(r.Body, view) == nil
-}
-
-func (d documents) has(id resourceid.ID) bool {
-	_, ok := d.byKey[id.Key()]
-	return ok && !id.IsZero()
-}
-
-type ref struct{ ID resourceid.ID }
 
 // cluster is a managed cluster with its pools, as far as a diagnosis reads it.
 type cluster struct {
@@ -105,7 +60,6 @@ type cluster struct {
 }
 
 type pool struct {
-	id         resourceid.ID
 	Properties struct{ VnetSubnetID string }
 	Cloister   struct {
 		Off      bool
@@ -123,18 +77,19 @@ type machine struct {
 }
 
 func (w *world) cluster(id resourceid.ID) (*cluster, error) {
-	r, ok := w.docs.byKey[id.Key()]
+	r, ok := w.docs.Find(id)
 	if !ok {
 		return nil, fmt.Errorf("%w: %s", ErrNotFound, id)
 	}
-	c := &cluster{id: r.ID}
-	if err := json.Unmarshal(r.Body, c); err != nil {
-		return nil, fmt.Errorf("read %s: %w", r.ID, err)
+	c, err := documents.Decode[cluster](r)
+	if err != nil {
+		return nil, err
 	}
-	for _, p := range w.docs.under(id, poolType) {
-		of := pool{id: p.ID}
-		if err := json.Unmarshal(p.Body, &of); err != nil {
-			return nil, fmt.Errorf("read %s: %w", p.ID, err)
+	c.id = r.ID
+	for _, p := range w.docs.Under(id, poolType) {
+		of, err := documents.Decode[pool](p)
+		if err != nil {
+			return nil, err
 		}
 		for _, m := range of.Cloister.Machines {
 			m.pool, m.off = p.ID.Name(), of.Cloister.Off
@@ -142,7 +97,7 @@ func (w *world) cluster(id resourceid.ID) (*cluster, error) {
 		}
 		c.pools = append(c.pools, of)
 	}
-	return c, nil
+	return &c, nil
 }
 
 // isolated reports whether AKS gives the cluster no way out.
@@ -206,11 +161,13 @@ func (w *world) guest(m machine) (guest, bool) {
 			}
 			var doc struct {
 				Properties struct {
-					IPConfigurations []struct{ Properties struct{ Subnet ref } }
+					IPConfigurations []struct {
+						Properties struct{ Subnet documents.Ref }
+					}
 				}
 			}
 			g := guest{network: n, nic: nic}
-			if w.docs.read(m.NIC, &doc) && len(doc.Properties.IPConfigurations) > 0 {
+			if w.docs.Read(m.NIC, &doc) && len(doc.Properties.IPConfigurations) > 0 {
 				g.subnet = doc.Properties.IPConfigurations[0].Properties.Subnet.ID
 			}
 			return g, true

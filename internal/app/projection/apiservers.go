@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/cloister-dev/cloister/internal/app/documents"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/engine/fabric"
 )
@@ -24,8 +25,8 @@ func (s subnet) isDelegated() bool {
 // apiServers gives the control planes their ways in: an address in the delegated subnet with VNet integration, one in
 // public for clusters that are not private. Private endpoints are documents of their own.
 func (b *builder) apiServers() error {
-	for _, r := range b.docs.of("Microsoft.ContainerService/managedClusters") {
-		doc, err := decode[managedCluster](r)
+	for _, r := range b.docs.Of("Microsoft.ContainerService/managedClusters") {
+		doc, err := documents.Decode[managedCluster](r)
 		if err != nil {
 			return err
 		}
@@ -70,8 +71,8 @@ type apiServerBalancer struct {
 	Properties struct {
 		Frontends []struct {
 			Properties struct {
-				PrivateIPAddress string `json:"privateIPAddress"`
-				Subnet           *ref   `json:"subnet"`
+				PrivateIPAddress string         `json:"privateIPAddress"`
+				Subnet           *documents.Ref `json:"subnet"`
 			} `json:"properties"`
 		} `json:"frontendIPConfigurations"`
 	} `json:"properties"`
@@ -79,11 +80,11 @@ type apiServerBalancer struct {
 
 // integrate joins the control plane to the subnet that its kube-apiserver has an address in.
 func (b *builder) integrate(group resourceid.ID, leaf string) error {
-	balancer, ok := b.docs.byKey[group.Resource("Microsoft.Network/loadBalancers", "kube-apiserver").Key()]
+	balancer, ok := b.docs.Find(group.Resource("Microsoft.Network/loadBalancers", "kube-apiserver"))
 	if !ok {
 		return nil
 	}
-	doc, err := decode[apiServerBalancer](balancer)
+	doc, err := documents.Decode[apiServerBalancer](balancer)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/cloister-dev/cloister/internal/app/documents"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/engine/fabric"
 	"github.com/cloister-dev/cloister/internal/provider/network/routetables/routes"
@@ -15,14 +16,14 @@ import (
 
 // publicAddresses are the addresses behind references to public IP addresses, for the network. A reference to what is
 // not there grants nothing, and an address leads to one network: the first that names it.
-func (b *builder) publicAddresses(n *fabric.Network, refs ...ref) ([]netip.Addr, error) {
+func (b *builder) publicAddresses(n *fabric.Network, refs ...documents.Ref) ([]netip.Addr, error) {
 	var out []netip.Addr
 	for _, r := range refs {
-		stored, ok := b.docs.byKey[r.ID.Key()]
+		stored, ok := b.docs.Find(r.ID)
 		if !ok {
 			continue
 		}
-		doc, err := decode[publicIPAddress](stored)
+		doc, err := documents.Decode[publicIPAddress](stored)
 		if err != nil {
 			return nil, err
 		}
@@ -39,15 +40,15 @@ func (b *builder) publicAddresses(n *fabric.Network, refs ...ref) ([]netip.Addr,
 }
 
 // natGateway is a subnet's, nil without one. One that is going away no longer lets anything out.
-func (b *builder) natGateway(gateway *ref, n *fabric.Network) (*fabric.NATGateway, error) {
+func (b *builder) natGateway(gateway *documents.Ref, n *fabric.Network) (*fabric.NATGateway, error) {
 	if gateway == nil || gateway.ID.IsZero() {
 		return nil, nil
 	}
-	stored, ok := b.docs.byKey[gateway.ID.Key()]
+	stored, ok := b.docs.Find(gateway.ID)
 	if !ok {
 		return &fabric.NATGateway{}, nil
 	}
-	doc, err := decode[natGateway](stored)
+	doc, err := documents.Decode[natGateway](stored)
 	if err != nil {
 		return nil, err
 	}
@@ -56,13 +57,13 @@ func (b *builder) natGateway(gateway *ref, n *fabric.Network) (*fabric.NATGatewa
 }
 
 // routes are those of a route table; nil without one.
-func (b *builder) routes(table *ref) ([]fabric.Route, error) {
+func (b *builder) routes(table *documents.Ref) ([]fabric.Route, error) {
 	if table == nil || table.ID.IsZero() {
 		return nil, nil
 	}
 	out := []fabric.Route{}
-	for _, r := range b.docs.under(table.ID, routes.Name) {
-		doc, err := decode[routes.Model](r)
+	for _, r := range b.docs.Under(table.ID, routes.Name) {
+		doc, err := documents.Decode[routes.Model](r)
 		if err != nil {
 			return nil, err
 		}
@@ -89,7 +90,7 @@ func (b *builder) routes(table *ref) ([]fabric.Route, error) {
 
 // waysOut adds to the NIC what its IP configuration with the address gives it: a public address of its own, and
 // the outbound rules of the load balancers that it is behind.
-func (b *builder) waysOut(nic *fabric.NIC, n *fabric.Network, private netip.Addr, public *ref, pools []ref) error {
+func (b *builder) waysOut(nic *fabric.NIC, n *fabric.Network, private netip.Addr, public *documents.Ref, pools []documents.Ref) error {
 	if public != nil {
 		addresses, err := b.publicAddresses(n, *public)
 		if err != nil {
@@ -104,11 +105,11 @@ func (b *builder) waysOut(nic *fabric.NIC, n *fabric.Network, private netip.Addr
 		if !ok {
 			continue
 		}
-		stored, ok := b.docs.byKey[balancer.Key()]
+		stored, ok := b.docs.Find(balancer)
 		if !ok {
 			continue
 		}
-		doc, err := decode[loadBalancer](stored)
+		doc, err := documents.Decode[loadBalancer](stored)
 		if err != nil {
 			return err
 		}
@@ -132,7 +133,7 @@ func (b *builder) waysOut(nic *fabric.NIC, n *fabric.Network, private netip.Addr
 }
 
 // public are the public IP addresses of the load balancer's frontends.
-func (l loadBalancer) public(frontends []ref) (out []ref) {
+func (l loadBalancer) public(frontends []documents.Ref) (out []documents.Ref) {
 	for _, wanted := range frontends {
 		for _, f := range l.Properties.FrontendIPConfigurations {
 			if f.ID.Equal(wanted.ID) && f.Properties.PublicIPAddress != nil {
@@ -155,7 +156,7 @@ func (b *builder) peers(id resourceid.ID, n *fabric.Network) error {
 	}
 	for _, j := range joins {
 		_, _, overlap := vnetpeering.Overlap(mine, j.RemoteSpace)
-		if _, there := b.docs.byKey[j.Remote.Key()]; !j.Connected || overlap || !there || j.Remote.Equal(id) {
+		if !j.Connected || overlap || !b.docs.Has(j.Remote) || j.Remote.Equal(id) {
 			continue
 		}
 		p := fabric.Peer{ID: NetworkID(j.Remote), Tagged: j.Access, Forwarded: j.Forwarded}
@@ -184,7 +185,7 @@ type publicIPAddress struct {
 
 type natGateway struct {
 	Properties struct {
-		PublicIPAddresses []ref `json:"publicIpAddresses"`
+		PublicIPAddresses []documents.Ref `json:"publicIpAddresses"`
 	} `json:"properties"`
 }
 
@@ -193,14 +194,14 @@ type loadBalancer struct {
 		FrontendIPConfigurations []struct {
 			ID         resourceid.ID `json:"id"`
 			Properties struct {
-				PublicIPAddress *ref `json:"publicIPAddress"`
+				PublicIPAddress *documents.Ref `json:"publicIPAddress"`
 			} `json:"properties"`
 		} `json:"frontendIPConfigurations"`
 		OutboundRules []struct {
 			Properties struct {
-				FrontendIPConfigurations []ref  `json:"frontendIPConfigurations"`
-				BackendAddressPool       ref    `json:"backendAddressPool"`
-				Protocol                 string `json:"protocol"`
+				FrontendIPConfigurations []documents.Ref `json:"frontendIPConfigurations"`
+				BackendAddressPool       documents.Ref   `json:"backendAddressPool"`
+				Protocol                 string          `json:"protocol"`
 			} `json:"properties"`
 		} `json:"outboundRules"`
 	} `json:"properties"`

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cloister-dev/cloister/internal/app/documents"
 	"github.com/cloister-dev/cloister/internal/app/vnetservices"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
@@ -20,8 +21,8 @@ import (
 )
 
 func (b *builder) virtualNetworks() error {
-	for _, r := range b.docs.of("Microsoft.Network/virtualNetworks") {
-		doc, err := decode[virtualNetwork](r)
+	for _, r := range b.docs.Of("Microsoft.Network/virtualNetworks") {
+		doc, err := documents.Decode[virtualNetwork](r)
 		if err != nil {
 			return err
 		}
@@ -36,8 +37,8 @@ func (b *builder) virtualNetworks() error {
 		if err := b.peers(r.ID, n); err != nil {
 			return err
 		}
-		for _, s := range b.docs.under(r.ID, "Microsoft.Network/virtualNetworks/subnets") {
-			doc, err := decode[subnet](s)
+		for _, s := range b.docs.Under(r.ID, "Microsoft.Network/virtualNetworks/subnets") {
+			doc, err := documents.Decode[subnet](s)
 			if err != nil {
 				return err
 			}
@@ -101,13 +102,13 @@ var tags = securityrules.Tags{
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
 // rules are those of a network security group; nil without one.
-func (b *builder) rules(group *ref, n *fabric.Network) ([]fabric.Rule, error) {
+func (b *builder) rules(group *documents.Ref, n *fabric.Network) ([]fabric.Rule, error) {
 	if group == nil || group.ID.IsZero() {
 		return nil, nil
 	}
 	out := []fabric.Rule{}
-	for _, r := range b.docs.under(group.ID, securityrules.Name) {
-		doc, err := decode[securityrules.Model](r)
+	for _, r := range b.docs.Under(group.ID, securityrules.Name) {
+		doc, err := documents.Decode[securityrules.Model](r)
 		if err != nil {
 			return nil, err
 		}
@@ -151,7 +152,7 @@ func ports(list []securityrules.PortRange) []fabric.PortRange {
 // interfaces puts the network interfaces of machines into their VNets. Those of private endpoints have
 // no guest, and one that nothing uses has none yet.
 func (b *builder) interfaces() error {
-	for _, r := range b.docs.of("Microsoft.Network/networkInterfaces") {
+	for _, r := range b.docs.Of("Microsoft.Network/networkInterfaces") {
 		own, ok := b.machines[r.ID.Key()]
 		if !ok {
 			continue
@@ -177,7 +178,7 @@ func (b *builder) interfaces() error {
 // networkInterface is the document's interface with that guest behind it, its network, nil when there is none, and
 // its addresses in the document's order.
 func (b *builder) networkInterface(r resourcestore.Resource, guest fabric.Guest) (nic fabric.NIC, n *fabric.Network, all []netip.Addr, err error) {
-	doc, err := decode[networkInterface](r)
+	doc, err := documents.Decode[networkInterface](r)
 	if err != nil {
 		return nic, nil, nil, err
 	}
@@ -224,7 +225,7 @@ func (b *builder) serviceNetwork(n *fabric.Network) *vnetservices.Network {
 
 // guest is what the metadata service tells a node about itself, and whose tokens it gives it.
 func (b *builder) guest(own owner, addresses []netip.Addr, n *fabric.Network, subnet string) (vnetservices.Guest, error) {
-	cluster, err := decode[managedCluster](own.cluster)
+	cluster, err := documents.Decode[managedCluster](own.cluster)
 	if err != nil {
 		return vnetservices.Guest{}, err
 	}
@@ -256,18 +257,18 @@ func (b *builder) exists(id, clientID string) (bool, error) {
 	if err != nil {
 		return false, nil // a cluster that has none yet
 	}
-	r, ok := b.docs.byKey[parsed.Key()]
+	r, ok := b.docs.Find(parsed)
 	if !ok {
 		return false, nil
 	}
-	identity, err := decode[userassignedidentities.Model](r)
+	identity, err := documents.Decode[userassignedidentities.Model](r)
 	return err == nil && strings.EqualFold(identity.Properties.ClientID, clientID), err
 }
 
 // privateEndpoints joins approved endpoints' addresses to the services behind them.
 func (b *builder) privateEndpoints() error {
-	for _, r := range b.docs.of(privateendpoints.Name) {
-		doc, err := decode[privateendpoints.Model](r)
+	for _, r := range b.docs.Of(privateendpoints.Name) {
+		doc, err := documents.Decode[privateendpoints.Model](r)
 		if err != nil {
 			return err
 		}
@@ -314,14 +315,14 @@ func (b *builder) privateEndpoints() error {
 
 // leafOf is the namespace that a private link's target is served from; "" when there is no such resource.
 func (b *builder) leafOf(target resourceid.ID) (string, error) {
-	r, exists := b.docs.byKey[target.Key()]
+	r, exists := b.docs.Find(target)
 	switch {
 	case !exists:
 		return "", nil
 	case target.Is("Microsoft.ContainerRegistry/registries"):
 		return LeafRegistry, nil
 	case target.Is("Microsoft.ContainerService/managedClusters"):
-		cluster, err := decode[managedCluster](r)
+		cluster, err := documents.Decode[managedCluster](r)
 		if err != nil || cluster.Memory.Removed {
 			return "", err
 		}
@@ -332,11 +333,11 @@ func (b *builder) leafOf(target resourceid.ID) (string, error) {
 
 // guarded is the name of an endpoint's subnet if the subnet's security group is for private endpoints, too.
 func (b *builder) guarded(id resourceid.ID, name string) (string, error) {
-	r, exists := b.docs.byKey[id.Key()]
+	r, exists := b.docs.Find(id)
 	if !exists {
 		return "", nil
 	}
-	s, err := decode[subnet](r)
+	s, err := documents.Decode[subnet](r)
 	if err != nil {
 		return "", err
 	}
@@ -390,7 +391,7 @@ func (b *builder) sessions() error {
 
 // sessionAt puts a jump box behind the network interface that it was made for, while that is nobody else's.
 func (b *builder) sessionAt(s Session) error {
-	r, there := b.docs.byKey[s.Interface.Key()]
+	r, there := b.docs.Find(s.Interface)
 	if _, machine := b.machines[s.Interface.Key()]; !there || machine {
 		return nil
 	}

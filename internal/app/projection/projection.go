@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/cloister-dev/cloister/internal/app/documents"
 	"github.com/cloister-dev/cloister/internal/app/vnetservices"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
@@ -78,7 +79,7 @@ type State struct {
 // builder is one run of Project.
 type builder struct {
 	in        Input
-	docs      documents
+	docs      documents.Index
 	out       State
 	leaves    map[string][]netip.Addr
 	networks  map[string]*fabric.Network // by the virtual network's key
@@ -98,7 +99,7 @@ type owner struct {
 // take away what others stand on.
 func Project(in Input) (State, error) {
 	b := &builder{
-		in: in, docs: index(in.Documents), leaves: map[string][]netip.Addr{LeafRegistry: nil, LeafServices: nil},
+		in: in, docs: documents.New(present(in.Documents)), leaves: map[string][]netip.Addr{LeafRegistry: nil, LeafServices: nil},
 		networks:  map[string]*fabric.Network{},
 		endpoints: map[string][]registry.Endpoint{}, machines: map[string]owner{},
 		claimed: map[netip.Addr]string{},
@@ -155,14 +156,15 @@ func serviceAddress(index int) netip.Addr {
 
 // owners finds the machine that each network interface is of.
 func (b *builder) owners() error {
-	for _, pool := range b.docs.of("Microsoft.ContainerService/managedClusters/agentPools") {
-		doc, err := decode[agentPool](pool)
+	for _, pool := range b.docs.Of("Microsoft.ContainerService/managedClusters/agentPools") {
+		doc, err := documents.Decode[agentPool](pool)
 		if err != nil {
 			return err
 		}
 		clusterID, _ := pool.ID.Parent()
+		cluster, _ := b.docs.Find(clusterID)
 		for _, m := range doc.Memory.Machines {
-			b.machines[m.NIC.Key()] = owner{m, pool, doc.Properties.VMSize, b.docs.byKey[clusterID.Key()]}
+			b.machines[m.NIC.Key()] = owner{m, pool, doc.Properties.VMSize, cluster}
 		}
 	}
 	return nil

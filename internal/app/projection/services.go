@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cloister-dev/cloister/internal/app/documents"
 	"github.com/cloister-dev/cloister/internal/app/vnetservices"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/engine/registry"
@@ -22,8 +23,8 @@ func RegistryPrefix(id resourceid.ID) string { return id.Key() + "@" }
 
 // registries completes the registry engine's state, and publishes the registries' names.
 func (b *builder) registries() error {
-	for _, r := range b.docs.of("Microsoft.ContainerRegistry/registries") {
-		doc, err := decode[registryDocument](r)
+	for _, r := range b.docs.Of("Microsoft.ContainerRegistry/registries") {
+		doc, err := documents.Decode[registryDocument](r)
 		if err != nil {
 			return err
 		}
@@ -57,8 +58,8 @@ func (b *builder) registries() error {
 				reg.PublicPrefixes = append(reg.PublicPrefixes, prefix)
 			}
 		}
-		for _, c := range b.docs.under(r.ID, "Microsoft.ContainerRegistry/registries/cacheRules") {
-			rule, err := decode[cacheRule](c)
+		for _, c := range b.docs.Under(r.ID, "Microsoft.ContainerRegistry/registries/cacheRules") {
+			rule, err := documents.Decode[cacheRule](c)
 			if err != nil {
 				return err
 			}
@@ -96,10 +97,10 @@ func (b *builder) names() error {
 	for _, name := range b.in.ExtensionHosts {
 		b.public(name, "A", AddressExtensions.String())
 	}
-	for _, z := range b.docs.of("Microsoft.Network/privateDnsZones") {
+	for _, z := range b.docs.Of("Microsoft.Network/privateDnsZones") {
 		zone := vnetservices.Zone{Name: strings.ToLower(z.ID.Name())}
-		for _, set := range b.docs.under(z.ID, "Microsoft.Network/privateDnsZones/A") {
-			doc, err := decode[aRecordSet](set)
+		for _, set := range b.docs.Under(z.ID, "Microsoft.Network/privateDnsZones/A") {
+			doc, err := documents.Decode[aRecordSet](set)
 			if err != nil {
 				return err
 			}
@@ -107,8 +108,8 @@ func (b *builder) names() error {
 				zone.Records = append(zone.Records, vnetservices.Record{Name: strings.ToLower(set.ID.Name()), Type: "A", Value: a.IPv4Address, TTL: doc.Properties.TTL})
 			}
 		}
-		for _, l := range b.docs.under(z.ID, "Microsoft.Network/privateDnsZones/virtualNetworkLinks") {
-			link, err := decode[virtualNetworkLink](l)
+		for _, l := range b.docs.Under(z.ID, "Microsoft.Network/privateDnsZones/virtualNetworkLinks") {
+			link, err := documents.Decode[virtualNetworkLink](l)
 			if err != nil {
 				return err
 			}
@@ -123,8 +124,8 @@ func (b *builder) names() error {
 
 // clusters gives each cluster its leaf, its public name, its tunnel and the approver of its nodes' certificates.
 func (b *builder) clusters() error {
-	for _, r := range b.docs.of("Microsoft.ContainerService/managedClusters") {
-		doc, err := decode[managedCluster](r)
+	for _, r := range b.docs.Of("Microsoft.ContainerService/managedClusters") {
+		doc, err := documents.Decode[managedCluster](r)
 		if err != nil {
 			return err
 		}
@@ -149,16 +150,16 @@ func (b *builder) clusters() error {
 		if doc.integrated() {
 			c.TunnelSocket = "" // the API server has an interface in the network
 		}
-		for nic, own := range b.machines {
+		for _, own := range b.machines {
 			if !own.cluster.ID.Equal(r.ID) {
 				continue
 			}
 			node := vnetservices.ClusterNode{Name: own.machine.Name}
-			doc, ok := b.docs.byKey[nic]
+			doc, ok := b.docs.Find(own.machine.NIC)
 			if !ok {
 				continue
 			}
-			view, err := decode[networkInterface](doc)
+			view, err := documents.Decode[networkInterface](doc)
 			if err != nil {
 				return err
 			}
