@@ -251,6 +251,28 @@ func TestTokensAreOfOneRegistryAndOneUse(t *testing.T) {
 	}
 }
 
+func TestRegistryThatIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	_, refresh := e.exchange(e.private(), "a.azurecr.io", testAuthority().token(kubelet, nil))
+	_, access := e.access(t, "a.azurecr.io", kubelet, "repository:aks-managed-repository/pause:pull")
+	e.config.Registries[0].ID += "-again"
+	e.apply()
+	response, _ := get(t, e.private(), "GET", "https://a.azurecr.io/v2/", http.Header{"Authorization": {"Bearer " + access}})
+	if response.StatusCode != 401 {
+		t.Errorf("what the registry before it granted: %d", response.StatusCode)
+	}
+	values := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}, "scope": {"repository:aks-managed-repository/pause:pull"}}
+	if status, token := form(t, e.private(), "https://a.azurecr.io/oauth2/token", values, "access_token"); status != 200 || token == "" {
+		t.Errorf("who may pull from both: %d", status)
+	}
+	delete(e.config.Registries[0].Access, kubelet)
+	e.apply()
+	if status, _ := form(t, e.private(), "https://a.azurecr.io/oauth2/token", values, "access_token"); status != 401 {
+		t.Errorf("who could pull from the registry before it alone: %d", status)
+	}
+}
+
 func TestPasswordOfTheNullUser(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
