@@ -26,13 +26,40 @@ import (
 )
 
 // probe asks the machine what a diagnosis wants to know: from inside the networks, as guests and nodes do.
-type probe struct{ s *Service }
+type probe struct {
+	s *Service
+	// slots bounds how many questions are under way: each holds a thread in its namespace until it is connected.
+	slots chan struct{}
+}
 
-// A SYN that was lost is sent again after a second; whoever has not answered by then does not.
-const probePatience = 1500 * time.Millisecond
+const (
+	// A SYN that was lost is sent again after a second; whoever has not answered by then does not.
+	probePatience = 1500 * time.Millisecond
+	// An API server that does not list its pods within this does not answer: everything is on one machine.
+	podsPatience = 2 * time.Second
+	// probesAtOnce is more than there are questions about a cluster with everything broken.
+	probesAtOnce = 16
+)
+
+func newProbe(s *Service) probe { return probe{s, make(chan struct{}, probesAtOnce)} }
+
+// enter waits for a slot. A question's patience begins after that: who waits for a slot waits for others, not for an answer.
+func (p probe) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case p.slots <- struct{}{}:
+		return func() { <-p.slots }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
 
 // Lookup implements diagnosis.Machine.
 func (p probe) Lookup(ctx context.Context, network resourceid.ID, name string) (privatedns.Answer, error) {
+	leave, err := p.enter(ctx)
+	if err != nil {
+		return privatedns.Answer{}, err
+	}
+	defer leave()
 	ctx, cancel := context.WithTimeout(ctx, probePatience)
 	defer cancel()
 	conn, err := netns.Dial(ctx, p.s.layout.NetNS("vnet-"+projection.NetworkID(network)), "udp", platformDNS+":53")
@@ -61,6 +88,11 @@ func isTimeout(err error) bool {
 
 // Connect implements diagnosis.Machine.
 func (p probe) Connect(ctx context.Context, machine string, to netip.AddrPort) error {
+	leave, err := p.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	conn, err := p.dial(ctx, machine, to)
 	if err != nil {
 		return err
@@ -70,6 +102,11 @@ func (p probe) Connect(ctx context.Context, machine string, to netip.AddrPort) e
 
 // Metadata implements diagnosis.Machine.
 func (p probe) Metadata(ctx context.Context, machine string) error {
+	leave, err := p.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	client := p.client(machine, netip.MustParseAddrPort("169.254.169.254:80"))
 	defer client.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://169.254.169.254/metadata/instance?api-version=2021-02-01", nil)
@@ -116,6 +153,11 @@ func answer(client *http.Client, req *http.Request) (status int, body []byte, er
 
 // Manifest implements diagnosis.Machine. It goes the way of https://github.com/Azure/acr/blob/main/docs/AAD-OAuth.md.
 func (p probe) Manifest(ctx context.Context, machine string, q diagnosis.ManifestQuestion) (diagnosis.ManifestAnswer, error) {
+	leave, err := p.enter(ctx)
+	if err != nil {
+		return diagnosis.ManifestAnswer{}, err
+	}
+	defer leave()
 	client := p.client(machine, netip.AddrPortFrom(q.Address, 443))
 	defer client.CloseIdleConnections()
 	base := "https://" + q.Host
@@ -177,7 +219,7 @@ func (p probe) Manifest(ctx context.Context, machine string, q diagnosis.Manifes
 		}
 	}
 	// GET, since a HEAD's refusal says nothing.
-	_, err := send("manifest", http.MethodGet, "/v2/"+q.Repository+"/manifests/"+q.Reference, tokens.AccessToken, nil)
+	_, err = send("manifest", http.MethodGet, "/v2/"+q.Repository+"/manifests/"+q.Reference, tokens.AccessToken, nil)
 	return out, err
 }
 
@@ -199,6 +241,8 @@ func (p probe) Provision(machine string) (bootstrap.Result, error) {
 
 // Pods implements diagnosis.Machine.
 func (p probe) Pods(ctx context.Context, cluster string) ([]diagnosis.Pod, error) {
+	ctx, cancel := context.WithTimeout(ctx, podsPatience)
+	defer cancel()
 	waiting, err := p.s.planes.Waiting(ctx, cluster)
 	if err != nil {
 		return nil, err

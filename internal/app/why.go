@@ -17,7 +17,7 @@ const diagnosisTimeout = 30 * time.Second
 
 func (s *Service) newDiagnoser() *diagnosis.Diagnoser {
 	return &diagnosis.Diagnoser{
-		Machine: probe{s},
+		Machine: newProbe(s),
 		Documents: func(ctx context.Context) ([]resourcestore.Resource, error) {
 			return s.store.List(ctx, resourcestore.Filter{})
 		},

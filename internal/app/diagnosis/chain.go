@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/cloister-dev/cloister/internal/lib/adminapi"
 )
@@ -66,6 +67,38 @@ func (c *chain) broken(name, subject string, mend []string, format string, args 
 
 func (c *chain) unknown(name, subject, format string, args ...any) {
 	c.add(adminapi.LinkUnknown, name, subject, nil, format, args...)
+}
+
+// each follows what does not wait for one another at the same time: a lost packet costs more than a second. What was found
+// is told in the list's order, as if it had been followed one after the other.
+func each[T any](c *chain, list []T, follow func(*chain, T)) {
+	for _, part := range atOnce(list, func(one T) chain {
+		part := chain{service: c.service}
+		follow(&part, one)
+		return part
+	}) {
+		for _, b := range part.blocked {
+			b.link += len(c.links)
+			c.blocked = append(c.blocked, b)
+		}
+		c.links = append(c.links, part.links...)
+	}
+}
+
+// together follows parts of a chain as each does.
+func (c *chain) together(parts ...func(*chain)) {
+	each(c, parts, func(c *chain, part func(*chain)) { part(c) })
+}
+
+// atOnce asks of all at the same time. The answers are in the list's order.
+func atOnce[T, A any](list []T, of func(T) A) []A {
+	answers := make([]A, len(list))
+	var asked sync.WaitGroup
+	for i, one := range list {
+		asked.Go(func() { answers[i] = of(one) })
+	}
+	asked.Wait()
+	return answers
 }
 
 // isBroken reports whether one of the named links is.

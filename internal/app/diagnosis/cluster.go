@@ -7,14 +7,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
 	"github.com/cloister-dev/cloister/internal/lib/adminapi"
 )
-
-// A question to the machine that is not answered within this is not answered: everything is on one machine.
-const patience = 2 * time.Second
 
 // diagnoseCluster follows what a cluster's nodes need, in the order in which a node needs it.
 func (w *world) diagnoseCluster(ctx context.Context, of *cluster) adminapi.Diagnosis {
@@ -49,14 +45,20 @@ func (w *world) diagnoseCluster(ctx context.Context, of *cluster) adminapi.Diagn
 
 // needs follows all that a node of the cluster needs.
 func (w *world) needs(ctx context.Context, c *chain, of *cluster, from machine) {
-	w.metadata(ctx, c, from)
-	if of.cached() {
-		w.pull(ctx, c, of, from, bootstrapImage)
-	}
-	if !of.isolated() { // OUTBOUND_COMMAND
-		w.wayOut(ctx, c, of, from)
-	}
-	w.apiServer(ctx, c, of, from)
+	c.together(
+		func(c *chain) { w.metadata(ctx, c, from) },
+		func(c *chain) {
+			if of.cached() {
+				w.pull(ctx, c, of, from, bootstrapImage)
+			}
+		},
+		func(c *chain) {
+			if !of.isolated() { // OUTBOUND_COMMAND
+				w.wayOut(ctx, c, of, from)
+			}
+		},
+		func(c *chain) { w.apiServer(ctx, c, of, from) },
+	)
 }
 
 // witness is the node to look from: one that failed, if there is one, with how it failed.
@@ -86,8 +88,6 @@ func (w *world) metadata(ctx context.Context, c *chain, from machine) {
 	if from.ID == "" {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	if err := w.machine.Metadata(ctx, from.ID); err != nil {
 		c.broken(linkMetadata, "169.254.169.254", nil, "the instance metadata service does not answer node %s: %v. It is the process vnetservices: see `cloister status` and `cloister logs vnetservices`", from.Name, err)
 		return
@@ -107,10 +107,11 @@ func (w *world) apiServer(ctx context.Context, c *chain, of *cluster, from machi
 		if a, err := netip.ParseAddr(of.Cloister.EndpointAddress); err == nil && !s.linked {
 			s.hosts[0].want = []netip.Addr{a}
 		}
-		hosts, usable := w.names(ctx, c, s)
-		if usable {
-			w.paths(ctx, c, of, from, hosts)
-		}
+		w.names(ctx, c, s, func(c *chain, hosts []host, usable bool) {
+			if usable {
+				w.paths(ctx, c, of, from, hosts)
+			}
+		})
 	case access.EnableVnetIntegration || access.EnablePrivateCluster:
 		if a, err := netip.ParseAddr(of.Cloister.EndpointAddress); err == nil {
 			w.path(ctx, c, of, from, linkServer, netip.AddrPortFrom(a, 443))
@@ -128,8 +129,6 @@ func (w *world) publicServer(ctx context.Context, c *chain, of *cluster, from ma
 		return
 	}
 	to := netip.AddrPortFrom(a, 443)
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	if err := w.machine.Connect(ctx, from.ID, to); err == nil {
 		c.fine(linkServer, of.Properties.FQDN, "node %s reaches %s", from.Name, to)
 		return
@@ -232,8 +231,6 @@ func (w *world) waiting(ctx context.Context, of *cluster) []Pod {
 	if of.Cloister.ClusterID == "" || of.Properties.PowerState.Code == "Stopped" {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	pods, err := w.machine.Pods(ctx, of.Cloister.ClusterID)
 	if err != nil {
 		return nil
@@ -243,6 +240,12 @@ func (w *world) waiting(ctx context.Context, of *cluster) []Pod {
 
 func (p Pod) pullFails() bool {
 	return p.Reason == "ErrImagePull" || p.Reason == "ImagePullBackOff" || p.Reason == "InvalidImageName"
+}
+
+// diagnosePods is about those of a cluster's pods that wait and that are asked for.
+func (w *world) diagnosePods(ctx context.Context, of *cluster, asked func(Pod) bool) []adminapi.Diagnosis {
+	pods := slices.DeleteFunc(w.waiting(ctx, of), func(p Pod) bool { return !asked(p) })
+	return atOnce(pods, func(p Pod) adminapi.Diagnosis { return w.diagnosePod(ctx, of, p) })
 }
 
 // diagnosePod follows the way of the image that a pod waits for.
@@ -273,8 +276,10 @@ func (w *world) diagnosePod(ctx context.Context, of *cluster, p Pod) adminapi.Di
 		if why := of.outdated(node); why != "" {
 			c.broken(linkGeneration, d.Subject, []string{of.reimagePool(node.pool)}, "node %s is not reimaged since the last update: %s", node.Name, why)
 		}
-		w.metadata(ctx, &c, node)
-		w.pull(ctx, &c, &asked, node, wanted{repository, true})
+		c.together(
+			func(c *chain) { w.metadata(ctx, c, node) },
+			func(c *chain) { w.pull(ctx, c, &asked, node, wanted{repository, true}) },
+		)
 	case host == strings.ToLower(registryHost(of.Cloister.RegistryServer)):
 		c.fine(linkImage, p.Image, "it is of the cluster's own registry")
 		w.pull(ctx, &c, of, node, wanted{repository, false})

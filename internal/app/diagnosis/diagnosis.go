@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/cloister-dev/cloister/internal/app/documents"
@@ -31,7 +32,8 @@ type Snapshot struct {
 	Faults map[string]*armerror.Error
 }
 
-// Machine answers what can be asked of the machine. Every question is bounded in time by its caller's context.
+// Machine answers what can be asked of the machine. Questions are asked at the same time, and each ends in a few seconds,
+// or with its context.
 type Machine interface {
 	// Lookup asks the resolver of a virtual network, as its guests do.
 	Lookup(ctx context.Context, network resourceid.ID, name string) (privatedns.Answer, error)
@@ -85,32 +87,44 @@ func (d *Diagnoser) Everything(ctx context.Context) ([]adminapi.Diagnosis, error
 	if err != nil {
 		return nil, err
 	}
-	out := []adminapi.Diagnosis{}
-	for _, r := range w.docs.Of(clusterType) {
-		c, err := w.cluster(r.ID)
-		if err != nil {
-			return nil, err
-		}
-		of := w.diagnoseCluster(ctx, c)
-		if of.Healthy {
-			of.Links = []adminapi.Link{} // only the warnings are news
-		}
-		if !of.Healthy || len(of.Warnings) > 0 {
-			out = append(out, of)
-		}
-		for _, p := range w.waiting(ctx, c) {
-			if p.pullFails() {
-				out = append(out, w.diagnosePod(ctx, c, p))
+	clusters, err := w.clusters()
+	if err != nil {
+		return nil, err
+	}
+	var parts []part
+	for _, c := range clusters {
+		parts = append(parts, func() []adminapi.Diagnosis {
+			of := w.diagnoseCluster(ctx, c)
+			if of.Healthy {
+				of.Links = []adminapi.Link{} // only the warnings are news
 			}
-		}
+			return []adminapi.Diagnosis{of}
+		}, func() []adminapi.Diagnosis {
+			return w.diagnosePods(ctx, c, Pod.pullFails)
+		})
 	}
 	for _, r := range w.docs.Of(endpointType) {
-		if of := w.diagnoseEndpoint(ctx, r.ID); !of.Healthy {
+		parts = append(parts, func() []adminapi.Diagnosis {
+			return []adminapi.Diagnosis{w.diagnoseEndpoint(ctx, r.ID)}
+		})
+	}
+	out := []adminapi.Diagnosis{}
+	for _, of := range allOf(parts) {
+		if !of.Healthy || len(of.Warnings) > 0 {
 			out = append(out, of)
 		}
 	}
 	return out, nil
 }
+
+// part is a part of an answer, which does not wait for the others.
+type part func() []adminapi.Diagnosis
+
+func allOf(parts []part) []adminapi.Diagnosis {
+	return slices.Concat(atOnce(parts, part.ask)...)
+}
+
+func (p part) ask() []adminapi.Diagnosis { return p() }
 
 // Find diagnoses what a user names: an ID, RG/NAME of a cluster, or the name of a cluster, node, pod (NAMESPACE/NAME or
 // NAME), private endpoint, registry or private DNS zone. A name that several have is about all of them.
@@ -138,23 +152,24 @@ func (d *Diagnoser) Find(ctx context.Context, name string) ([]adminapi.Diagnosis
 	if len(out) > 0 {
 		return out, nil
 	}
-	for _, r := range w.docs.Of(clusterType) {
-		c, err := w.cluster(r.ID)
-		if err != nil {
-			return nil, err
-		}
+	clusters, err := w.clusters()
+	if err != nil {
+		return nil, err
+	}
+	var parts []part
+	for _, c := range clusters {
 		for _, m := range c.machines {
 			if strings.EqualFold(m.Name, name) {
-				out = append(out, w.diagnoseNode(ctx, c, m))
+				parts = append(parts, func() []adminapi.Diagnosis {
+					return []adminapi.Diagnosis{w.diagnoseNode(ctx, c, m)}
+				})
 			}
 		}
-		for _, p := range w.waiting(ctx, c) {
-			if p.Name == name || p.Namespace+"/"+p.Name == name {
-				out = append(out, w.diagnosePod(ctx, c, p))
-			}
-		}
+		parts = append(parts, func() []adminapi.Diagnosis {
+			return w.diagnosePods(ctx, c, func(p Pod) bool { return p.Name == name || p.Namespace+"/"+p.Name == name })
+		})
 	}
-	if len(out) == 0 {
+	if out = allOf(parts); len(out) == 0 {
 		return nil, fmt.Errorf("%w: no cluster, node, private endpoint, registry or private DNS zone is called %q, and no pod of that name waits for anything", ErrNotFound, name)
 	}
 	return out, nil
@@ -228,10 +243,8 @@ func (w *world) byID(ctx context.Context, text string) ([]adminapi.Diagnosis, er
 				}
 			}
 		case "pods":
-			for _, p := range w.waiting(ctx, c) {
-				if p.Namespace+"/"+p.Name == name {
-					return []adminapi.Diagnosis{w.diagnosePod(ctx, c, p)}, nil
-				}
+			if out := w.diagnosePods(ctx, c, func(p Pod) bool { return p.Namespace+"/"+p.Name == name }); len(out) > 0 {
+				return out, nil
 			}
 		case "agentpools":
 			return []adminapi.Diagnosis{w.diagnoseCluster(ctx, c)}, nil

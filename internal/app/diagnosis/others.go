@@ -27,14 +27,7 @@ func (w *world) diagnoseEndpoint(ctx context.Context, id resourceid.ID) adminapi
 		c.broken(linkEndpoint, target.String(), nil, "what it leads to does not exist")
 		return c.finish(d)
 	}
-	hosts := s.behind(e)
-	w.resolve(ctx, &c, s, hosts)
-	zone, zoned := w.zoneFor(s.zone, s.vnet, s.target)
-	w.zone(&c, s, zone, zoned)
-	for _, h := range hosts {
-		w.record(&c, s, h, zone, zoned)
-	}
-	w.connection(&c, s, e)
+	w.namesBehind(ctx, &c, s, e, onlyNames)
 	return c.finish(d)
 }
 
@@ -76,29 +69,28 @@ func (w *world) diagnoseRegistry(ctx context.Context, id resourceid.ID) adminapi
 	var v registryView
 	w.docs.Read(id, &v)
 	d.State = v.Properties.ProvisioningState
-	used := false
+	var users []*cluster
 	for _, r := range w.docs.Of(clusterType) {
-		of, err := w.cluster(r.ID)
-		if err != nil || !of.registryOf().Equal(id) || of.vnet().IsZero() {
-			continue
+		if of, err := w.cluster(r.ID); err == nil && of.registryOf().Equal(id) && !of.vnet().IsZero() {
+			users = append(users, of)
 		}
-		from, _ := w.witness(of)
-		w.pull(ctx, &c, of, from, bootstrapImage)
-		used = true
 	}
-	if used {
+	if len(users) > 0 {
+		each(&c, users, func(c *chain, of *cluster) {
+			from, _ := w.witness(of)
+			w.pull(ctx, c, of, from, bootstrapImage)
+		})
 		return c.finish(d)
 	}
-	for _, r := range w.docs.Of(endpointType) {
+	each(&c, w.docs.Of(endpointType), func(c *chain, r resourcestore.Resource) {
 		e, ok := w.endpoint(ctx, r.ID)
 		if !ok || !e.target().Equal(id) {
-			continue
+			return
 		}
-		s, known := w.serviceOf(id, e)
-		if known {
-			w.names(ctx, &c, s)
+		if s, known := w.serviceOf(id, e); known {
+			w.names(ctx, c, s, onlyNames)
 		}
-	}
+	})
 	w.reachability(&c, id, v) // and no cache rule is asked of a registry that no cluster takes its artifacts from
 	return c.finish(d)
 }
@@ -147,23 +139,23 @@ func (w *world) diagnoseZone(ctx context.Context, id resourceid.ID) adminapi.Dia
 		c.broken(linkLink, id.String(), mend, "no VNet is linked to it: nobody sees its records")
 		return c.finish(d)
 	}
-	for _, vnet := range links {
+	each(&c, links, func(c *chain, vnet resourceid.ID) {
 		c.fine(linkLink, id.String(), "VNet %s is linked to it", vnet.Name())
-		for _, r := range w.docs.Of(endpointType) {
+		each(c, w.docs.Of(endpointType), func(c *chain, r resourcestore.Resource) {
 			e, ok := w.endpoint(ctx, r.ID)
 			if !ok || !e.vnet().Equal(vnet) {
-				continue
+				return
 			}
 			s, known := w.serviceOf(e.target(), e)
 			if !known || !strings.EqualFold(s.zone, id.Name()) {
-				continue
+				return
 			}
 			hosts := s.behind(e)
-			w.resolve(ctx, &c, s, hosts)
+			w.resolve(ctx, c, s, hosts)
 			for _, h := range hosts {
-				w.record(&c, s, h, zoneView{id: id, linked: true}, true)
+				w.record(c, s, h, zoneView{id: id, linked: true}, true)
 			}
-		}
-	}
+		})
+	})
 	return c.finish(d)
 }

@@ -213,32 +213,41 @@ func (w *world) records(zone resourceid.ID, name string) ([]netip.Addr, bool) {
 	return out, true
 }
 
-// names follows a service's names to its addresses in the VNet, and returns the hosts with where they are to lead. usable
-// is false when no packet can come to the service yet.
-func (w *world) names(ctx context.Context, c *chain, s service) (hosts []host, usable bool) {
-	hosts = s.hosts
+// names follows a service's names to its addresses in the VNet, and then what stands on them: the documents say where the
+// hosts are to lead, so that it need not wait for what the names lead to. usable is false when no packet can come to the
+// service yet.
+func (w *world) names(ctx context.Context, c *chain, s service, then func(c *chain, hosts []host, usable bool)) {
 	var of endpointView
 	if s.linked {
 		if all := w.endpointsTo(ctx, s.target, s.vnet); len(all) > 0 {
 			of = all[0]
-			hosts = s.behind(of)
 		}
 	}
-	w.resolve(ctx, c, s, hosts)
-	zone, zoned := w.zoneFor(s.zone, s.vnet, s.target)
-	w.zone(c, s, zone, zoned)
-	for _, h := range hosts {
-		w.record(c, s, h, zone, zoned)
-	}
-	if s.linked {
-		usable = w.connection(c, s, of)
-	}
-	return hosts, usable || !s.linked
+	w.namesBehind(ctx, c, s, of, then)
 }
+
+// namesBehind is names with the private endpoint that is behind them; a zero view when there is none.
+func (w *world) namesBehind(ctx context.Context, c *chain, s service, of endpointView, then func(c *chain, hosts []host, usable bool)) {
+	hosts := s.behind(of)
+	c.together(
+		func(c *chain) { w.resolve(ctx, c, s, hosts) },
+		func(c *chain) {
+			zone, zoned := w.zoneFor(s.zone, s.vnet, s.target)
+			w.zone(c, s, zone, zoned)
+			for _, h := range hosts {
+				w.record(c, s, h, zone, zoned)
+			}
+			then(c, hosts, !s.linked || w.connection(c, s, of))
+		},
+	)
+}
+
+// onlyNames is for names that nothing is said to stand on.
+func onlyNames(*chain, []host, bool) {}
 
 // resolve asks for the names as a node does.
 func (w *world) resolve(ctx context.Context, c *chain, s service, hosts []host) {
-	for _, h := range hosts {
+	each(c, hosts, func(c *chain, h host) {
 		answer, err := w.machine.Lookup(ctx, s.vnet, h.fqdn)
 		saw := strings.Join(append(slices.Clone(answer.Aliases), addresses(answer.Addresses)), " → ")
 		switch {
@@ -255,7 +264,7 @@ func (w *world) resolve(ctx context.Context, c *chain, s service, hosts []host) 
 		default:
 			c.fine(linkName, h.fqdn, "%s", saw)
 		}
-	}
+	})
 }
 
 func over(aliases []string) string {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
@@ -99,9 +100,10 @@ func (w *world) pull(ctx context.Context, c *chain, of *cluster, from machine, i
 		w.rulesFor(c, id, of, image)
 		return
 	}
-	hosts, usable := w.names(ctx, c, s)
-	reached := usable && w.paths(ctx, c, of, from, hosts)
-	w.answers(ctx, c, id, v, of, from, hosts, reached, image)
+	w.names(ctx, c, s, func(c *chain, hosts []host, usable bool) {
+		reached := usable && w.paths(ctx, c, of, from, hosts)
+		w.answers(ctx, c, id, v, of, from, hosts, reached, image)
+	})
 }
 
 // publicly looks at a registry that is reached by its public address: nothing in the VNet stands for it, and there is a way
@@ -114,21 +116,25 @@ func (w *world) publicly(ctx context.Context, c *chain, s service, v registryVie
 		return false
 	}
 	s.linked = false
-	w.resolve(ctx, c, s, s.hosts)
-	w.wayOut(ctx, c, of, from)
+	c.together(
+		func(c *chain) { w.resolve(ctx, c, s, s.hosts) },
+		func(c *chain) { w.wayOut(ctx, c, of, from) },
+	)
 	c.fine(linkRegistry, s.target.String(), "its public endpoint is open")
 	return true
 }
 
 // paths tries the connection to each of the hosts from a node.
 func (w *world) paths(ctx context.Context, c *chain, of *cluster, from machine, hosts []host) bool {
-	good := true
-	for _, h := range hosts {
+	var lost atomic.Bool
+	each(c, hosts, func(c *chain, h host) {
 		for _, a := range h.want {
-			good = w.path(ctx, c, of, from, h.fqdn, netip.AddrPortFrom(a, 443)) && good
+			if !w.path(ctx, c, of, from, h.fqdn, netip.AddrPortFrom(a, 443)) {
+				lost.Store(true)
+			}
 		}
-	}
-	return good
+	})
+	return !lost.Load()
 }
 
 // answers asks the registry itself, and says by the documents why it answers so.

@@ -100,6 +100,18 @@ func (w *world) cluster(id resourceid.ID) (*cluster, error) {
 	return &c, nil
 }
 
+func (w *world) clusters() ([]*cluster, error) {
+	var out []*cluster
+	for _, r := range w.docs.Of(clusterType) {
+		c, err := w.cluster(r.ID)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
 // isolated reports whether AKS gives the cluster no way out.
 func (c *cluster) isolated() bool {
 	t := c.Properties.NetworkProfile.OutboundType
