@@ -13,11 +13,11 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 	"github.com/cloister-dev/cloister/internal/engine/identity"
-	"github.com/cloister-dev/cloister/internal/lib/adminapi"
 	"github.com/cloister-dev/cloister/internal/lib/settings"
 	"github.com/cloister-dev/cloister/internal/provider/containerregistry/registries"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/agentpools"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/managedclusters"
+	"github.com/cloister-dev/cloister/internal/provider/containerservice/operationreport"
 	"github.com/cloister-dev/cloister/internal/provider/resources/resourceproviders"
 )
 
@@ -38,9 +38,8 @@ type Engines struct {
 	RegistrySize func(id resourceid.ID) (int64, error)
 	// NodeRootfs is the file system that nodes are made from, AuthorityPEM what they trust.
 	NodeRootfs, AuthorityPEM string
-	// Warnings and Diagnose are what operations tell along with how they ended (agentpools.Deps).
-	Warnings func(ctx context.Context, cluster resourceid.ID) ([]adminapi.Warning, error)
-	Diagnose func(ctx context.Context, cluster resourceid.ID) (*adminapi.Diagnosis, error)
+	// Reports is what operations on clusters tell along with how they ended.
+	Reports operationreport.Source
 	// InSteps is managedclusters.Deps's, AzureTiming agentpools.Deps's.
 	InSteps, AzureTiming func() (bool, error)
 	// Throttled tells whether too many requests are refused as Azure does; nil: they are not.

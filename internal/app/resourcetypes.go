@@ -78,13 +78,13 @@ func (a *API) resourceTypes(e Engines) []resourcetype.Definition {
 		privateendpointconnections.Type(e.World),
 		privatelinkresources.Type(),
 		resourcetype.DefineEndpoint(registries.CheckNameAvailability()),
-		managedclusters.Type(managedclusters.Deps{ControlPlane: e.ControlPlane, World: e.World, Access: a.access, Commands: e.Commands, Versions: kubernetesVersions, DefaultVersion: defaultVersion, TenantID: a.instance.TenantID, InSteps: e.InSteps, Warnings: e.Warnings}),
+		managedclusters.Type(managedclusters.Deps{ControlPlane: e.ControlPlane, World: e.World, Access: a.access, Commands: e.Commands, Versions: kubernetesVersions, DefaultVersion: defaultVersion, TenantID: a.instance.TenantID, InSteps: e.InSteps, Reports: e.Reports}),
 		agentpools.Type(agentpools.Deps{
 			Nodes: e.Nodes, ControlPlane: e.ControlPlane, Versions: kubernetesVersions, FirstRange: firstRange(a.instance.ID),
 			NodeImageVersion: nodeImageVersion, Rootfs: e.NodeRootfs, AuthorityPEM: e.AuthorityPEM,
 			TenantID: a.instance.TenantID, CredentialProviderVersion: credentialProviderVersion,
 			CachedImages: func(version string) []string { return []string{controlplane.DefaultImages(version).KubeProxy} },
-			AzureTiming:  e.AzureTiming, Warnings: e.Warnings, Diagnose: e.Diagnose,
+			AzureTiming:  e.AzureTiming, Reports: e.Reports,
 		}),
 	}, managedclusters.Endpoints(managedclusters.Deps{Commands: e.Commands, Versions: kubernetesVersions, DefaultVersion: defaultVersion, NodeImageVersion: nodeImageVersion}), agentpools.Endpoints(), features.Types(time.Now), recordsets.Types(e.World),
 		registries.Types(registries.Deps{World: e.World, Access: a.access, Imports: e.Imports, Size: e.RegistrySize, Password: a.instance.RegistryPassword}), registries.Unsupported())

@@ -41,6 +41,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/lib/netns"
 	"github.com/cloister-dev/cloister/internal/lib/pki"
 	"github.com/cloister-dev/cloister/internal/lib/settings"
+	"github.com/cloister-dev/cloister/internal/provider/containerservice/operationreport"
 )
 
 // ServeOptions say which installation to serve.
@@ -215,7 +216,7 @@ func (s *Service) open(in Instance) (err error) {
 		RegistrySize: func(id resourceid.ID) (int64, error) {
 			return registry.Size(l.Registry(), projection.RegistryPrefix(id))
 		},
-		Warnings: s.diagnoser.Warnings, Diagnose: s.diagnoser.Cluster,
+		Reports:    operationreport.Source{Warnings: s.diagnoser.Warnings, Diagnose: s.diagnoser.Cluster},
 		NodeRootfs: s.set.NodeRootfs, AuthorityPEM: string(s.root.CertPEM),
 		InSteps: func() (bool, error) {
 			chosen, err := settings.Load(l.DataDir)

@@ -62,11 +62,12 @@ var rules = []rule{
 	{"internal/provider/network/egressuse", append([]string{lib}, arm...)},
 	{"internal/provider/network/inlinechildren", append([]string{lib}, arm...)},
 	{"internal/provider/network/vnetpeering", append([]string{lib}, arm...)},
+	{"internal/provider/containerservice/operationreport", append([]string{lib}, arm...)},
 	{"internal/provider/authorization/rolecheck", []string{"internal/arm/resourceid"}},
 	{"internal/provider/providertest", append([]string{lib}, arm...)},
 	{"internal/provider", nil}, // tests across types; no code
 	// A type names another by resource ID only.
-	{"internal/provider/*/**", append([]string{lib, "internal/engine/**", "internal/provider/network/subnetuse", "internal/provider/network/egressuse", "internal/provider/network/inlinechildren", "internal/provider/network/vnetpeering", "internal/provider/authorization/rolecheck"}, arm...)},
+	{"internal/provider/*/**", append([]string{lib, "internal/engine/**", "internal/provider/network/subnetuse", "internal/provider/network/egressuse", "internal/provider/network/inlinechildren", "internal/provider/network/vnetpeering", "internal/provider/containerservice/operationreport", "internal/provider/authorization/rolecheck"}, arm...)},
 
 	// Processes of the data plane: they live while the control plane does not.
 	{"internal/app/public", []string{"internal/engine/**", lib}},

@@ -20,6 +20,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/lib/adminapi"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/agentpools"
 	"github.com/cloister-dev/cloister/internal/provider/containerservice/managedclusters"
+	"github.com/cloister-dev/cloister/internal/provider/containerservice/operationreport"
 )
 
 const tenantID = "11111111-1111-1111-1111-111111111111"
@@ -232,13 +233,13 @@ func (p planes) Remove(ctx context.Context, id string) error { return p.RemovePl
 
 // aks are the resource types of Microsoft.ContainerService on the machine, with all that they use.
 func aks(m *machine) []resourcetype.Definition {
-	clusters := managedclusters.Deps{ControlPlane: planes{m}, World: world{}, Access: m, Commands: m.commands, Versions: []string{"1.30.3", "1.31.0"}, DefaultVersion: "1.30.3", TenantID: tenantID, InSteps: func() (bool, error) { return m.inSteps, nil }, Warnings: m.warn}
+	clusters := managedclusters.Deps{ControlPlane: planes{m}, World: world{}, Access: m, Commands: m.commands, Versions: []string{"1.30.3", "1.31.0"}, DefaultVersion: "1.30.3", TenantID: tenantID, InSteps: func() (bool, error) { return m.inSteps, nil }, Reports: operationreport.Source{Warnings: m.warn}}
 	return append(append(append(definitions(true), managedclusters.Endpoints(clusters)...), agentpools.Endpoints()...),
 		managedclusters.Type(clusters),
 		agentpools.Type(agentpools.Deps{
 			Nodes: m, ControlPlane: m, Versions: []string{"1.30.3", "1.31.0"}, FirstRange: m.firstRange, NodeImageVersion: "AKSUbuntu-2204gen2containerd-202611.23.0", Rootfs: "/rootfs",
 			AuthorityPEM: "authority", TenantID: tenantID, CredentialProviderVersion: "1.32.3",
-			CachedImages: func(version string) []string { return []string{"kube-proxy:v" + version} }, Warnings: m.warn, Diagnose: m.why,
+			CachedImages: func(version string) []string { return []string{"kube-proxy:v" + version} }, Reports: operationreport.Source{Warnings: m.warn, Diagnose: m.why},
 			AzureTiming: func() (bool, error) { return m.azure, nil },
 		}),
 	)

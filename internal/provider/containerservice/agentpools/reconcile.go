@@ -20,16 +20,17 @@ import (
 // reconcile makes the pool's machines agree with its document, and writes down why it could not: the
 // cluster shows that as its own error.
 func (t service) reconcile(ctx context.Context, r *resourcetype.Reconciliation[Model]) (resourcetype.Result, error) {
+	cluster, _ := r.ID.Parent()
 	result, err := t.run(ctx, r)
 	if fault, final := armerror.As(err); final && !r.Deleting {
 		if fault.Code == extensionCode {
-			fault = t.explained(ctx, r.ID, fault)
+			fault = t.Reports.Explain(ctx, cluster, fault)
 		}
 		r.Model.Memory.Fault = fault
 		return result, errors.Join(fault, r.Save(ctx))
 	}
 	if err == nil && !result.Waiting && !r.Deleting && r.Requested {
-		result.Report = t.report(ctx, r.ID)
+		result.Report = t.Reports.Of(ctx, cluster)
 	}
 	return result, err
 }

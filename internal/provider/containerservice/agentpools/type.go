@@ -11,12 +11,11 @@ import (
 	"time"
 
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
-	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 	"github.com/cloister-dev/cloister/internal/engine/controlplane"
 	"github.com/cloister-dev/cloister/internal/engine/node"
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
-	"github.com/cloister-dev/cloister/internal/lib/adminapi"
+	"github.com/cloister-dev/cloister/internal/provider/containerservice/operationreport"
 )
 
 // Name is the resource type.
@@ -67,10 +66,8 @@ type Deps struct {
 	CachedImages func(version string) []string
 	// AzureTiming tells whether a node that is provisioned now waits as long as Azure's for what does not answer.
 	AzureTiming func() (bool, error)
-	// Warnings tells what of a cluster works and does not do what its user may believe. Nil: nobody looks.
-	Warnings func(ctx context.Context, cluster resourceid.ID) ([]adminapi.Warning, error)
-	// Diagnose tells why a cluster's nodes do not start. Nil: nobody looks.
-	Diagnose func(ctx context.Context, cluster resourceid.ID) (*adminapi.Diagnosis, error)
+	// Reports is what operations tell along with how they ended.
+	Reports operationreport.Source
 }
 
 type service struct {

@@ -79,7 +79,7 @@ func (t service) reconcile(ctx context.Context, r *resourcetype.Reconciliation[M
 	}
 	m.Memory.Power, m.Memory.StoppedPools = "", nil
 	m.Properties.PowerState = &PowerState{Code: powerRunning}
-	return resourcetype.Result{Report: t.report(ctx, r.ID)}, nil
+	return resourcetype.Result{Report: t.Reports.Of(ctx, r.ID)}, nil
 }
 
 // follow tells the control plane how many nodes its pools have now, and lets a registry go that the last of them has

@@ -16,7 +16,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
-	"github.com/cloister-dev/cloister/internal/lib/adminapi"
+	"github.com/cloister-dev/cloister/internal/provider/containerservice/operationreport"
 )
 
 // Name is the resource type.
@@ -83,8 +83,8 @@ type Deps struct {
 	// InSteps tells whether a cluster is isolated in steps only, as on Azure since 2026, and not by one update of
 	// its artifact source and its outbound type.
 	InSteps func() (bool, error)
-	// Warnings tells what of a cluster works and does not do what its user may believe. Nil: nobody looks.
-	Warnings func(ctx context.Context, cluster resourceid.ID) ([]adminapi.Warning, error)
+	// Reports is what operations tell along with how they ended.
+	Reports operationreport.Source
 }
 
 type service struct {

@@ -1,13 +1,8 @@
 package managedclusters
 
 import (
-	"context"
 	"slices"
 	"strings"
-	"time"
-
-	"github.com/cloister-dev/cloister/internal/arm/resourceid"
-	"github.com/cloister-dev/cloister/internal/lib/adminapi"
 )
 
 // The arguments of az with which a cluster is moved to another registry.
@@ -30,22 +25,4 @@ func said(arguments []string, name string) bool {
 	return slices.ContainsFunc(arguments, func(typed string) bool {
 		return len(typed) > len("--bootstrap-") && strings.HasPrefix(name, typed)
 	})
-}
-
-// warningTime bounds how long an operation that is done waits for what there is to warn of.
-const warningTime = 5 * time.Second
-
-// report is what the operation tells along with its success: nil where there is nothing to tell. That nobody could
-// find out is no failure of the operation.
-func (t service) report(ctx context.Context, id resourceid.ID) any {
-	if t.Warnings == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, warningTime)
-	defer cancel()
-	warnings, err := t.Warnings(ctx, id)
-	if err != nil || len(warnings) == 0 {
-		return nil
-	}
-	return adminapi.WriteReport{Warnings: warnings}
 }
