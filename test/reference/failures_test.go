@@ -13,7 +13,8 @@ import (
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
 )
 
-// failure is the head of a story in test/e2e about something that goes wrong.
+// failure is the head of a story in test/e2e about something that goes wrong, or of a part of one: what is refused before
+// anything is made needs no cluster of its own to end with.
 type failure struct {
 	story     string
 	situation string // Failure
@@ -25,7 +26,7 @@ type failure struct {
 	mend      string
 }
 
-// failureFields begin the first lines of each such story, in this order.
+// failureFields begin the lines of a head, in this order.
 var failureFields = []string{"Failure", "Seen", "Code", "Exit", "Words", "Mend"}
 
 // failures are the heads of all stories about failures, in the order of the codes that a user may have seen.
@@ -41,19 +42,19 @@ func failures(t *testing.T) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f, err := readFailure(filepath.Base(file), string(data))
+		of, err := readFailures(filepath.Base(file), string(data))
 		if err != nil {
 			t.Error(err)
 			continue
 		}
-		all = append(all, f)
+		all = append(all, of...)
 	}
 	slices.SortFunc(all, func(a, b failure) int {
 		return cmp.Or(cmp.Compare(never(a.exit), never(b.exit)), slices.Compare(a.codes, b.codes), strings.Compare(a.situation, b.situation))
 	})
 	var b strings.Builder
 	b.WriteString("# Failures\n\nWhat goes wrong with network isolated clusters, and how it shows: search this page for the code that you have seen. Each line is a story\n" +
-		"of [test/e2e](../../test/e2e/testdata) that causes the failure by commands, looks at what is told, and mends it; all of them run with every test of Cloister.\n" +
+		"of [test/e2e](../../test/e2e/testdata), or a part of one, that causes the failure by commands, looks at what is told, and mends it; all of them run with every test of Cloister.\n" +
 		"\n`cloister why` says which of the situations with one code yours is. After what mends it, `az aks update -g GROUP -n CLUSTER` makes a failed cluster\n" +
 		"`Succeeded`, as on Azure. The words of a message are Azure's where a source gives them, and Cloister's otherwise. What all exit codes mean:\n" +
 		"[errors](errors.md#node-provisioning).\n\n" +
@@ -81,10 +82,26 @@ func never(exit int) int {
 	return exit
 }
 
-func readFailure(story, text string) (failure, error) {
+// readFailures reads the head that a story begins with, and those of its further parts.
+func readFailures(story, text string) (all []failure, err error) {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		if i > 0 && !strings.HasPrefix(lines[i], "# "+failureFields[0]+":") {
+			continue
+		}
+		f, err := readFailure(story, i, lines[i:])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, f)
+	}
+	return all, nil
+}
+
+// readFailure reads the head that lines begin with, which have the one of the index first in their story.
+func readFailure(story string, first int, lines []string) (failure, error) {
 	f := failure{story: story}
 	values := map[string]string{}
-	lines := strings.Split(text, "\n")
 	for i, field := range failureFields {
 		value := ""
 		if i < len(lines) {
@@ -94,7 +111,7 @@ func readFailure(story, text string) (failure, error) {
 			}
 		}
 		if strings.TrimSpace(value) == "" {
-			return f, fmt.Errorf("%s: line %d should be %q and what it is", story, i+1, "# "+field+":")
+			return f, fmt.Errorf("%s: line %d should be %q and what it is", story, first+i+1, "# "+field+":")
 		}
 		values[field] = value
 	}
@@ -122,17 +139,24 @@ func readFailure(story, text string) (failure, error) {
 // A story without its head would be missing from the table.
 func TestFailuresAreReadWholly(t *testing.T) {
 	const whole = "# Failure: a\n# Seen: b\n# Code: C, D\n# Exit: 211 ERR_ORAS_PULL_NETWORK_TIMEOUT\n# Words: Azure\n# Mend: e\n"
-	if f, err := readFailure("fails-x.txtar", whole); err != nil || f.exit != 211 || len(f.codes) != 2 || f.mend != "e" {
-		t.Errorf("%+v, %v", f, err)
+	if all, err := readFailures("fails-x.txtar", whole); err != nil || len(all) != 1 || all[0].exit != 211 || len(all[0].codes) != 2 || all[0].mend != "e" {
+		t.Errorf("%+v, %v", all, err)
+	}
+	second := strings.Replace(whole, "Failure: a", "Failure: b", 1)
+	if all, err := readFailures("fails-x.txtar", whole+"\n# It is told.\ncloister up\n\n"+second); err != nil || len(all) != 2 || all[1].situation != "b" {
+		t.Errorf("%+v, %v", all, err)
 	}
 	for _, field := range failureFields {
 		lines := slices.DeleteFunc(strings.Split(whole, "\n"), func(l string) bool { return strings.HasPrefix(l, "# "+field) })
-		if _, err := readFailure("fails-x.txtar", strings.Join(lines, "\n")); err == nil {
+		if _, err := readFailures("fails-x.txtar", strings.Join(lines, "\n")); err == nil {
 			t.Errorf("a head without %s is taken", field)
+		}
+		if _, err := readFailures("fails-x.txtar", whole+strings.Join(lines, "\n")); err == nil && field != failureFields[0] {
+			t.Errorf("a further head without %s is taken", field)
 		}
 	}
 	for old, other := range map[string]string{"211 ": "207 ", "Words: Azure": "Words: mine", "Code: C, D\n# Exit: 211 ERR_ORAS_PULL_NETWORK_TIMEOUT": "Code: -\n# Exit: -"} {
-		if _, err := readFailure("fails-x.txtar", strings.Replace(whole, old, other, 1)); err == nil {
+		if _, err := readFailures("fails-x.txtar", strings.Replace(whole, old, other, 1)); err == nil {
 			t.Errorf("%q is taken for %q", other, old)
 		}
 	}
