@@ -209,13 +209,12 @@ func TestNodeResourceGroup(t *testing.T) {
 		if k := d.String("properties.identityProfile.kubeletidentity.clientId"); k == "" || b.Identity.ClientID != k {
 			t.Errorf("node %s has identity %q, want %q", n.Name, b.Identity.ClientID, k)
 		}
-		for a := b.Pods.First; ; a = a.Next() {
-			if addresses[a.String()] {
-				t.Errorf("%s is given to two nodes", a)
-			}
-			addresses[a.String()] = true
-			if a == b.Pods.Last {
-				break
+		for _, r := range b.Pods.Ranges {
+			for a := r.First; a.Compare(r.Last) <= 0; a = a.Next() {
+				if addresses[a.String()] {
+					t.Errorf("%s is given to two nodes", a)
+				}
+				addresses[a.String()] = true
 			}
 		}
 		addresses[b.NodeAddress.String()] = true

@@ -21,6 +21,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/engine/node"
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
 	"github.com/cloister-dev/cloister/internal/lib/containerrun"
+	"github.com/cloister-dev/cloister/internal/lib/ipam"
 	"github.com/cloister-dev/cloister/internal/lib/layout"
 )
 
@@ -186,7 +187,7 @@ func config(in *installation, s *surroundings, id string) node.Config {
 		Bootstrap: bootstrap.Config{
 			NodeName: name, NodeAddress: nodeAddress, KubernetesVersion: "1.30.3", RegistryServer: acr + "/aks-managed-repository",
 			APIServerName: apiName, ClusterCA: s.authority.pem, BootstrapToken: "abcdef.0123456789abcdef",
-			Pods:    bootstrap.PodNetwork{Subnet: netip.MustParsePrefix("10.224.0.0/16"), First: netip.MustParseAddr("10.224.0.5"), Last: netip.MustParseAddr("10.224.0.34")},
+			Pods:    bootstrap.PodNetwork{Subnet: netip.MustParsePrefix("10.224.0.0/16"), Ranges: []ipam.Range{{First: netip.MustParseAddr("10.224.0.5"), Last: netip.MustParseAddr("10.224.0.34")}}},
 			Kubelet: bootstrap.Kubelet{ClusterDNS: netip.MustParseAddr("10.0.0.10"), MaxPods: 30, Labels: map[string]string{"agentpool": "nodepool1"}},
 		},
 	}

@@ -133,34 +133,47 @@ func (s *Subnet) Take(a netip.Addr) error {
 
 // Next takes the first free address.
 func (s *Subnet) Next() (netip.Addr, error) {
-	b, err := s.Block(1)
+	taken, err := s.NextN(1)
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	return b[0], nil
+	return taken[0], nil
 }
 
-// Block takes the first n free addresses that follow each other without a gap.
-func (s *Subnet) Block(n int) ([]netip.Addr, error) {
-	if s.Size() > 0 && n > 0 {
-		first, last := s.bounds()
-		run := 0
-		for i := first; i <= last; i++ {
-			if s.used[address(i)] {
-				run = 0
-				continue
-			}
-			if run++; run == n {
-				block := make([]netip.Addr, n)
-				for j := range block {
-					block[j] = address(i - uint32(n-1-j))
-					s.used[block[j]] = true
-				}
-				return block, nil
-			}
+// NextN takes the first n free addresses, or none when there are fewer.
+func (s *Subnet) NextN(n int) ([]netip.Addr, error) {
+	var taken []netip.Addr
+	for i, last := s.bounds(); i <= last && len(taken) < n; i++ {
+		if a := address(i); !s.used[a] {
+			taken = append(taken, a)
 		}
 	}
-	return nil, fmt.Errorf("%d addresses together in %s: %w", n, s.prefix, ErrFull)
+	if len(taken) < n {
+		return nil, fmt.Errorf("%d addresses in %s: %w", n, s.prefix, ErrFull)
+	}
+	for _, a := range taken {
+		s.used[a] = true
+	}
+	return taken, nil
+}
+
+// Range is addresses that follow each other without a gap.
+type Range struct {
+	First netip.Addr `json:"first"`
+	Last  netip.Addr `json:"last"`
+}
+
+// Ranges are the ranges that addresses, which are in order, make up.
+func Ranges(addresses []netip.Addr) []Range {
+	var out []Range
+	for _, a := range addresses {
+		if n := len(out); n > 0 && out[n-1].Last.Next() == a {
+			out[n-1].Last = a
+			continue
+		}
+		out = append(out, Range{a, a})
+	}
+	return out
 }
 
 func number(a netip.Addr) uint32 { b := a.As4(); return binary.BigEndian.Uint32(b[:]) }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 )
 
@@ -54,14 +55,21 @@ func TestFirstAddressIsFour(t *testing.T) {
 	}
 }
 
-func TestBlockSkipsGapsThatAreTooSmall(t *testing.T) {
-	s := NewSubnet(netip.MustParsePrefix("10.0.0.0/27"), []netip.Addr{addr("10.0.0.6"), addr("10.9.9.9")})
-	b, err := s.Block(4)
-	if err != nil || b[0] != addr("10.0.0.7") || b[3] != addr("10.0.0.10") {
-		t.Fatalf("Block(4) = %v, %v", b, err)
+func TestGapsAreFilled(t *testing.T) {
+	s := NewSubnet(netip.MustParsePrefix("10.0.0.0/28"), []netip.Addr{addr("10.0.0.5"), addr("10.0.0.9"), addr("10.9.9.9")})
+	got, err := s.NextN(4)
+	if err != nil || !slices.Equal(got, []netip.Addr{addr("10.0.0.4"), addr("10.0.0.6"), addr("10.0.0.7"), addr("10.0.0.8")}) {
+		t.Fatalf("NextN(4) = %v, %v", got, err)
 	}
-	if a, _ := s.Next(); a != addr("10.0.0.4") {
-		t.Errorf("Next = %s", a)
+	want := []Range{{addr("10.0.0.4"), addr("10.0.0.4")}, {addr("10.0.0.6"), addr("10.0.0.8")}}
+	if ranges := Ranges(got); !slices.Equal(ranges, want) {
+		t.Errorf("Ranges(%v) = %v, want %v", got, ranges, want)
+	}
+	if got, err := s.NextN(6); !errors.Is(err, ErrFull) {
+		t.Errorf("5 are free, and NextN(6) = %v, %v", got, err)
+	}
+	if got, err := s.NextN(5); err != nil || s.Free() != 0 {
+		t.Errorf("NextN(5) = %v, %v, which leaves %d", got, err, s.Free())
 	}
 }
 
@@ -73,20 +81,17 @@ func TestAllocationProperty(t *testing.T) {
 		s := NewSubnet(p, nil)
 		seen := map[netip.Addr]bool{}
 		for {
-			b, err := s.Block(1 + r.IntN(4))
+			taken, err := s.NextN(1 + r.IntN(4))
 			if err != nil {
 				one, err := s.Next()
 				if err != nil {
 					break
 				}
-				b = []netip.Addr{one}
+				taken = []netip.Addr{one}
 			}
-			for i, a := range b {
+			for _, a := range taken {
 				if seen[a] || !p.Contains(a) || a.Compare(p.Addr().Next().Next().Next()) <= 0 || a == Last(p) {
 					t.Fatalf("seed %d: gave %s", seed, a)
-				}
-				if i > 0 && b[i-1].Next() != a {
-					t.Fatalf("seed %d: gap in %v", seed, b)
 				}
 				seen[a] = true
 			}

@@ -13,6 +13,8 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+
+	"github.com/cloister-dev/cloister/internal/lib/ipam"
 )
 
 // What every node pulls of MCR, by the names that it has there.
@@ -68,11 +70,11 @@ type Identity struct {
 	TenantID   string `json:"tenantID"`
 }
 
-// PodNetwork is the pods' part of the subnet (Azure CNI: pod addresses are secondary addresses of the NIC).
+// PodNetwork is the pods' part of the subnet (Azure CNI: pod addresses are secondary addresses of the NIC). It is in one
+// range where nothing else has addresses between them.
 type PodNetwork struct {
 	Subnet netip.Prefix `json:"subnet"`
-	First  netip.Addr   `json:"first"`
-	Last   netip.Addr   `json:"last"`
+	Ranges []ipam.Range `json:"ranges"`
 }
 
 // Kubelet is what differs between the kubelets of different pools.

@@ -58,6 +58,10 @@ func (c Config) hostsTOML() string {
 // cniConfig gives pods addresses of the subnet, routed through the node's own: what Azure CNI does on AKS. The
 // default gateway of host-local, the subnet's first address, is the router's and must not be put on the node.
 func (c Config) cniConfig() string {
+	var ranges []string // of one set: an address is of any of them
+	for _, r := range c.Pods.Ranges {
+		ranges = append(ranges, fmt.Sprintf(`{"subnet": %q, "rangeStart": %q, "rangeEnd": %q, "gateway": %q}`, c.Pods.Subnet, r.First, r.Last, c.NodeAddress))
+	}
 	return fmt.Sprintf(`{
   "cniVersion": "1.0.0",
   "name": "azure",
@@ -67,7 +71,7 @@ func (c Config) cniConfig() string {
       "ipMasq": false,
       "ipam": {
         "type": "host-local",
-        "ranges": [[{"subnet": %q, "rangeStart": %q, "rangeEnd": %q, "gateway": %q}]],
+        "ranges": [[%s]],
         "routes": [{"dst": "0.0.0.0/0"}]
       }
     },
@@ -78,7 +82,7 @@ func (c Config) cniConfig() string {
     }
   ]
 }
-`, c.Pods.Subnet, c.Pods.First, c.Pods.Last, c.NodeAddress)
+`, strings.Join(ranges, ", "))
 }
 
 // startContainerd configures and starts containerd. On AKS this comes after the kubelet's download; nothing

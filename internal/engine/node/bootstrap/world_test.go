@@ -41,6 +41,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
+	"github.com/cloister-dev/cloister/internal/lib/ipam"
 )
 
 const (
@@ -397,7 +398,9 @@ func (w *world) config() bootstrap.Config {
 		RegistryServer: acr + "/aks-managed-repository",
 		Identity:       bootstrap.Identity{ClientID: "11111111-2222-3333-4444-555555555555", TenantID: "99999999-8888-7777-6666-555555555555"},
 		APIServerName:  apiName, ClusterCA: w.ca, BootstrapToken: "abcdef.0123456789abcdef",
-		Pods: bootstrap.PodNetwork{Subnet: netip.MustParsePrefix("10.224.0.0/16"), First: netip.MustParseAddr("10.224.0.5"), Last: netip.MustParseAddr("10.224.0.34")},
+		Pods: bootstrap.PodNetwork{Subnet: netip.MustParsePrefix("10.224.0.0/16"), Ranges: []ipam.Range{
+			{First: netip.MustParseAddr("10.224.0.5"), Last: netip.MustParseAddr("10.224.0.19")}, {First: netip.MustParseAddr("10.224.0.21"), Last: netip.MustParseAddr("10.224.0.35")},
+		}},
 		Kubelet: bootstrap.Kubelet{
 			ClusterDNS: netip.MustParseAddr("10.0.0.10"), MaxPods: 30, Taints: []string{"CriticalAddonsOnly=true:NoSchedule"},
 			Labels:     map[string]string{"agentpool": "nodepool1", "kubernetes.azure.com/mode": "system"},

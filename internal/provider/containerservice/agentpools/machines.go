@@ -16,6 +16,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 	"github.com/cloister-dev/cloister/internal/engine/node"
 	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
+	"github.com/cloister-dev/cloister/internal/lib/ipam"
 	"github.com/cloister-dev/cloister/internal/provider/network/subnetuse"
 )
 
@@ -72,7 +73,7 @@ func subnetPrefix(ctx context.Context, docs resourcetype.Reader, id resourceid.I
 const attempts = 3
 
 // interfaces makes the machines' network interfaces: one address for the node and, as Azure CNI does, one for
-// every pod it may run, in one block. It returns false while they are being made.
+// every pod it may run. It returns false while they are being made.
 func (t service) interfaces(ctx context.Context, r *resourcetype.Reconciliation[Model], c cluster, machines []Machine) (done bool, err error) {
 	subnet := subnetOf(r.Model.Properties, c)
 	prefix, err := subnetPrefix(ctx, r.Client, subnet)
@@ -89,16 +90,16 @@ func (t service) interfaces(ctx context.Context, r *resourcetype.Reconciliation[
 		if err != nil && !errors.Is(err, resourcestore.ErrNotFound) {
 			return false, err
 		}
-		block := existing.addresses()
-		chosen := len(block) == 0
+		addresses := existing.addresses()
+		chosen := len(addresses) == 0
 		var state string
 		for try := 1; ; try++ {
 			if chosen {
-				if block, err = freeBlock(ctx, r.Client, subnet, prefix, r.Model.Properties.MaxPods+1); err != nil {
+				if addresses, err = freeAddresses(ctx, r.Client, subnet, prefix, r.Model.Properties.MaxPods+1); err != nil {
 					return false, err
 				}
 			}
-			state, err = r.Client.Put(ctx, id, networkAPI, nicBody(c.Location, subnet, block, c.Memory.BackendPools, r.Model.Properties.Tags))
+			state, err = r.Client.Put(ctx, id, networkAPI, nicBody(c.Location, subnet, addresses, c.Memory.BackendPools, r.Model.Properties.Tags))
 			if err == nil {
 				break
 			}
@@ -113,9 +114,9 @@ func (t service) interfaces(ctx context.Context, r *resourcetype.Reconciliation[
 }
 
 // nicBody is a node's network interface. Its primary address is a member of the load balancer's pools.
-func nicBody(location string, subnet resourceid.ID, block []netip.Addr, pools []string, tags map[string]string) map[string]any {
-	configs := make([]map[string]any, 0, len(block))
-	for i, a := range block {
+func nicBody(location string, subnet resourceid.ID, addresses []netip.Addr, pools []string, tags map[string]string) map[string]any {
+	configs := make([]map[string]any, 0, len(addresses))
+	for i, a := range addresses {
 		properties := map[string]any{
 			"privateIPAddress": a.String(), "privateIPAllocationMethod": "Static", "primary": i == 0,
 			"subnet": map[string]any{"id": subnet.String()},
@@ -136,32 +137,17 @@ func nicBody(location string, subnet resourceid.ID, block []netip.Addr, pools []
 	return body
 }
 
-// freeBlock finds n addresses in a row that nothing in the subnet has. Azure keeps the first four
-// addresses of a subnet and its last.
-func freeBlock(ctx context.Context, docs resourcetype.Reader, subnet resourceid.ID, prefix netip.Prefix, n int) ([]netip.Addr, error) {
+// freeAddresses are n addresses that nothing in the subnet has.
+func freeAddresses(ctx context.Context, docs resourcetype.Reader, subnet resourceid.ID, prefix netip.Prefix, n int) ([]netip.Addr, error) {
 	uses, err := subnetuse.Of(ctx, docs, subnet)
 	if err != nil {
 		return nil, err
 	}
-	used := map[netip.Addr]bool{}
-	for _, u := range uses {
-		used[u.Address] = true
+	free, err := ipam.NewSubnet(prefix, subnetuse.Addresses(uses)).NextN(n)
+	if err != nil {
+		return nil, armerror.New("SubnetIsFull", "Subnet %s with address prefix %s does not have enough capacity for %d IP addresses.", subnet.Name(), prefix, n)
 	}
-	block := make([]netip.Addr, 0, n)
-	a := prefix.Masked().Addr()
-	for range 4 {
-		a = a.Next()
-	}
-	for ; prefix.Contains(a.Next()); a = a.Next() {
-		if used[a] {
-			block = block[:0]
-			continue
-		}
-		if block = append(block, a); len(block) == n {
-			return block, nil
-		}
-	}
-	return nil, armerror.New("SubnetIsFull", "Subnet %s with address prefix %s does not have enough capacity for %d IP addresses.", subnet.Name(), prefix, n)
+	return free, nil
 }
 
 // nodeConfig is everything the node engine is told about one machine.
@@ -213,7 +199,7 @@ func (t service) nodeConfig(ctx context.Context, r *resourcetype.Reconciliation[
 			OutboundURL:               m.OutboundURL,
 			APIServerName:             or(m.APIServer, c.apiServer()), ClusterCA: ca, BootstrapToken: token,
 			ServiceCIDR: service,
-			Pods:        bootstrap.PodNetwork{Subnet: prefix, First: addresses[1], Last: addresses[len(addresses)-1]},
+			Pods:        bootstrap.PodNetwork{Subnet: prefix, Ranges: ipam.Ranges(addresses[1:])},
 			Kubelet: bootstrap.Kubelet{
 				ClusterDNS: dns, MaxPods: p.MaxPods, Labels: own, Taints: p.NodeTaints,
 				ProviderID: fmt.Sprintf("azure:///subscriptions/%s/resourceGroups/%s/providers/Microsoft.Compute/virtualMachineScaleSets/%s/virtualMachines/%s",
