@@ -441,6 +441,9 @@ func TestSubnetFull(t *testing.T) {
 	}
 	_, err = h.TryPut(pool, body(2, 10))
 	wantRefusal(t, err, http.StatusBadRequest, "SubnetIsFull", "", "Subnet small with address prefix 192.168.9.0/26 does not have enough capacity for 11 IP addresses.")
+	if of, whole := h.Get(pool).State(), h.Get(id).State(); of != "Failed" || whole != "Succeeded" {
+		t.Errorf("the pool is %s, and the cluster %s, want that the operation has failed which was on the pool", of, whole)
+	}
 	// Enough is free when every other of them has gone, though not in a row.
 	for i := range 3 {
 		if err := h.Delete(h.ID("Microsoft.Network/networkInterfaces", fmt.Sprintf("box%d", 2*i))); err != nil {
