@@ -36,6 +36,8 @@ type Engines struct {
 	Commands managedclusters.Commands
 	// RegistrySize is how many bytes a registry holds.
 	RegistrySize func(id resourceid.ID) (int64, error)
+	// OccupiedRepositories is cacherules.Deps's.
+	OccupiedRepositories func(registry resourceid.ID, source, target string) ([]string, error)
 	// NodeRootfs is the file system that nodes are made from, AuthorityPEM what they trust.
 	NodeRootfs, AuthorityPEM string
 	// Reports is what operations on clusters tell along with how they ended.

@@ -74,7 +74,7 @@ func (a *API) resourceTypes(e Engines) []resourcetype.Definition {
 		privatednszonegroups.Type(),
 		privatednszones.Type(e.World),
 		virtualnetworklinks.Type(e.World),
-		cacherules.Type(e.World),
+		cacherules.Type(cacherules.Deps{World: e.World, Occupied: e.OccupiedRepositories}),
 		privateendpointconnections.Type(e.World),
 		privatelinkresources.Type(),
 		resourcetype.DefineEndpoint(registries.CheckNameAvailability()),

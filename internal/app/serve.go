@@ -216,6 +216,9 @@ func (s *Service) open(in Instance) (err error) {
 		RegistrySize: func(id resourceid.ID) (int64, error) {
 			return registry.Size(l.Registry(), projection.RegistryPrefix(id))
 		},
+		OccupiedRepositories: func(id resourceid.ID, source, target string) ([]string, error) {
+			return registry.Occupied(l.Registry(), projection.RegistryPrefix(id), registry.CacheRule{Source: source, Target: target})
+		},
 		Reports:    operationreport.Source{Warnings: s.diagnoser.Warnings, Diagnose: s.diagnoser.Cluster},
 		NodeRootfs: s.set.NodeRootfs, AuthorityPEM: string(s.root.CertPEM),
 		InSteps: func() (bool, error) {

@@ -68,7 +68,7 @@ func definitions(approve approver) []resourcetype.Definition {
 		networkinterfaces.Type(w, func(p resourcetype.Principal) bool { return strings.HasPrefix(p.ObjectID, "service:") }),
 		publicipaddresses.Type(w), natgateways.Type(w), routetables.Type(w), routes.Type(w), loadbalancers.Type(w),
 		privateendpoints.Type(w, approve), privatednszonegroups.Type(), privatednszones.Type(w), virtualnetworklinks.Type(w),
-		cacherules.Type(w), privateendpointconnections.Type(w), resourcetype.DefineEndpoint(registries.CheckNameAvailability()),
+		cacherules.Type(cacherules.Deps{World: w, Occupied: func(resourceid.ID, string, string) ([]string, error) { return nil, nil }}), privateendpointconnections.Type(w), resourcetype.DefineEndpoint(registries.CheckNameAvailability()),
 		userassignedidentities.Type(w, "11111111-1111-1111-1111-111111111111"),
 		roledefinitions.Type(), roleassignments.Type(w, everyone{}, func(string) bool { return true }),
 	}

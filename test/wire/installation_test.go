@@ -62,7 +62,7 @@ func install(t *testing.T, change ...func(*engines)) *installation {
 	imports := registry.Imports{Dir: filepath.Join(dir, "registry")}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
 	no := func() (bool, error) { return false, nil }
-	with := engines{World: m, ControlPlane: control{m}, Nodes: nodes{m}, Imports: imports, RegistrySize: func(resourceid.ID) (int64, error) { return 4711, nil }, NodeRootfs: "/rootfs", AuthorityPEM: "authority", InSteps: no, AzureTiming: no}
+	with := engines{World: m, ControlPlane: control{m}, Nodes: nodes{m}, Imports: imports, RegistrySize: func(resourceid.ID) (int64, error) { return 4711, nil }, OccupiedRepositories: func(resourceid.ID, string, string) ([]string, error) { return nil, nil }, NodeRootfs: "/rootfs", AuthorityPEM: "authority", InSteps: no, AzureTiming: no}
 	for _, c := range change {
 		c(&with)
 	}

@@ -365,6 +365,34 @@ func TestSize(t *testing.T) {
 	}
 }
 
+// What a rule fetched does not keep it from being made again; what was pushed does, and what came from elsewhere.
+func TestOccupied(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	cached := e.publish("oss/pause:3.9", 128)
+	e.mustPull("a.azurecr.io/aks-managed-repository/oss/pause:3.9", cached, e.options(e.private(), e.login("a.azurecr.io", kubelet))...)
+	e.push(t, "a.azurecr.io/team/app:1", 128)
+	e.push(t, "b.azurecr.io/elsewhere:1", 128)
+	for _, c := range []struct {
+		source, target string
+		want           []string
+	}{
+		{"mcr.microsoft.com/*", "aks-managed-repository/*", nil},
+		{"mcr.microsoft.com/oss/pause", "aks-managed-repository/oss/pause", nil},
+		{"mcr.microsoft.com/other/*", "aks-managed-repository/*", []string{"aks-managed-repository/oss/pause"}},
+		{"mcr.microsoft.com/*", "*", []string{"aks-managed-repository/oss/pause", "team/app"}},
+		{"mcr.microsoft.com/*", "team/*", []string{"team/app"}},
+		{"mcr.microsoft.com/app", "team/app", []string{"team/app"}},
+		{"mcr.microsoft.com/*", "team/app/*", nil},
+		{"mcr.microsoft.com/elsewhere", "elsewhere", nil},
+	} {
+		got, err := Occupied(filepath.Join(e.dir, "registry"), "/subscriptions/s/a", CacheRule{Source: c.source, Target: c.target})
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%s to %s: %q, %v, want %q", c.source, c.target, got, err, c.want)
+		}
+	}
+}
+
 func TestSweepThatWasKilledIsMadeUpFor(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)

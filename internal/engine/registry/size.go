@@ -14,18 +14,12 @@ import (
 // once for a registry, though it is stored once for all. dir is the storage directory of the process that serves them.
 func Size(dir, idPrefix string) (int64, error) {
 	s := &storage{dir: dir}
-	registries := filepath.Join(dir, "registries")
-	entries, err := os.ReadDir(registries)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	roots, err := s.roots(idPrefix)
+	if err != nil {
 		return 0, err
 	}
 	var total int64
-	for _, entry := range entries {
-		root := filepath.Join(registries, entry.Name())
-		id, err := os.ReadFile(filepath.Join(root, "id"))
-		if err != nil || !strings.HasPrefix(strings.ToLower(string(id)), strings.ToLower(idPrefix)) {
-			continue
-		}
+	for _, root := range roots {
 		linked := map[digest.Digest]bool{}
 		if err := collectLinks(root, linked); err != nil {
 			return 0, err
@@ -42,6 +36,24 @@ func Size(dir, idPrefix string) (int64, error) {
 		}
 	}
 	return total, nil
+}
+
+// roots are the directories of the registries whose ID begins with the prefix.
+func (s *storage) roots(idPrefix string) ([]string, error) {
+	registries := filepath.Join(s.dir, "registries")
+	entries, err := os.ReadDir(registries)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var out []string
+	for _, entry := range entries {
+		root := filepath.Join(registries, entry.Name())
+		id, err := os.ReadFile(filepath.Join(root, "id"))
+		if err == nil && strings.HasPrefix(strings.ToLower(string(id)), strings.ToLower(idPrefix)) {
+			out = append(out, root)
+		}
+	}
+	return out, nil
 }
 
 // collectLinks adds the digests of all blobs that are linked below the directory.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cloister-dev/cloister/internal/arm/armerror"
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 )
@@ -42,21 +43,29 @@ type World interface {
 	Sync(ctx context.Context) error
 }
 
-// Type is the resource type; see Spec for its arguments.
-func Type(w World) resourcetype.Definition { return resourcetype.Define(Spec(w)) }
+// Deps are what the type does its work with.
+type Deps struct {
+	World World
+	// Occupied are the repositories of the registry that a rule from source to target would fill, and that hold what
+	// was not fetched from there.
+	Occupied func(registry resourceid.ID, source, target string) ([]string, error)
+}
+
+// Type is the resource type.
+func Type(d Deps) resourcetype.Definition { return resourcetype.Define(Spec(d)) }
 
 // Spec declares the type.
-func Spec(w World) resourcetype.Spec[Model] {
+func Spec(d Deps) resourcetype.Spec[Model] {
 	return resourcetype.Spec[Model]{
 		Name:        Name,
 		Placement:   resourcetype.Inherited,
 		NameRule:    regexp.MustCompile(`^[a-zA-Z0-9]+(-[a-zA-Z0-9]+)*$`),
 		NameCode:    "InvalidParameter",
 		NameMessage: "The cache rule name is invalid. It must be 5 to 50 letters and digits, in groups parted by single hyphens.",
-		Prepare:     prepare,
+		Prepare:     d.prepare,
 		Reconcile: func(ctx context.Context, r *resourcetype.Reconciliation[Model]) (resourcetype.Result, error) {
 			r.Step("cache rule")
-			if err := w.Sync(ctx); err != nil {
+			if err := d.World.Sync(ctx); err != nil {
 				return resourcetype.Result{}, fmt.Errorf("apply cache rule %s: %w", r.ID, err)
 			}
 			return resourcetype.Result{}, nil
@@ -64,7 +73,7 @@ func Spec(w World) resourcetype.Spec[Model] {
 	}
 }
 
-func prepare(ctx context.Context, r *resourcetype.Request[Model]) error {
+func (d Deps) prepare(ctx context.Context, r *resourcetype.Request[Model]) error {
 	p := &r.Model.Properties
 	var problems []*armerror.Error
 	if n := len(r.ID.Name()); n < 5 || n > 50 {
@@ -90,6 +99,13 @@ func prepare(ctx context.Context, r *resourcetype.Request[Model]) error {
 			problems = append(problems, armerror.New("CacheRuleLimitExceeded", "The registry '%s' has the maximum of %d cache rules.", parent.Name(), maxRules))
 		}
 		problems = append(problems, conflicts(p.TargetRepository, siblings)...)
+		occupied, err := d.Occupied(parent, p.SourceRepository, p.TargetRepository)
+		if err != nil {
+			return fmt.Errorf("look for repositories of %s that rule %s would fill: %w", parent, r.ID.Name(), err)
+		}
+		if len(occupied) > 0 {
+			problems = append(problems, taken(p.TargetRepository))
+		}
 	}
 	if err := armerror.Join(problems); err != nil {
 		return err
@@ -168,6 +184,16 @@ func conflicts(target string, siblings []resourcestore.Resource) []*armerror.Err
 		}
 	}
 	return problems
+}
+
+// taken is a target whose repositories are there already: https://github.com/Azure/acr/issues/789.
+func taken(target string) *armerror.Error {
+	const code = "TargetRepositoryPrefixMatchesExistingRegistries"
+	message := "There is a repository in the registry which matches the target repository '%s'."
+	if _, isAny := wildcard(target); isAny {
+		message = "There are one or more target repositories in the registry which match the target repository prefix '%s'."
+	}
+	return armerror.New(code, message, target).WithTarget("properties.targetRepository").WithStatus(409)
 }
 
 // inside reports whether the wildcard at outer covers the path.

@@ -6,10 +6,24 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/arm/resourcetype"
 	"github.com/cloister-dev/cloister/internal/provider/providertest"
 )
 
 const rules = "/subscriptions/22222222-2222-2222-2222-222222222222/resourceGroups/rg-netiso/providers/Microsoft.ContainerRegistry/registries/netisoreg01/cacheRules/"
+
+// spec is the type's, in a registry that has the repositories which no rule filled.
+func spec(repositories []string) resourcetype.Spec[Model] {
+	return Spec(Deps{World: &providertest.World{}, Occupied: func(_ resourceid.ID, _, target string) (out []string, _ error) {
+		for _, r := range repositories {
+			if path, isAny := wildcard(target); isAny && inside(r, path) || !isAny && r == path {
+				out = append(out, r)
+			}
+		}
+		return out, nil
+	}})
+}
 
 func body(source, target string) string {
 	return fmt.Sprintf(`{"properties": {"credentialSetResourceId": null, "sourceRepository": %q, "targetRepository": %q}}`, source, target)
@@ -17,13 +31,13 @@ func body(source, target string) string {
 
 func put(t *testing.T, d *providertest.Documents, name, b string) error {
 	t.Helper()
-	_, err := providertest.Prepare(t, d, Spec(&providertest.World{}), rules+name, "2023-01-01-preview", b)
+	_, err := providertest.Prepare(t, d, spec(nil), rules+name, "2023-01-01-preview", b)
 	return err
 }
 
 func TestBothDialects(t *testing.T) {
 	for target, name := range map[string]string{"*": "acr-cache-rule", "aks-managed-repository/*": "aks-managed-mcr"} {
-		m, err := providertest.Prepare(t, providertest.New(), Spec(&providertest.World{}), rules+name, "2023-01-01-preview", body("mcr.microsoft.com/*", target))
+		m, err := providertest.Prepare(t, providertest.New(), spec(nil), rules+name, "2023-01-01-preview", body("mcr.microsoft.com/*", target))
 		if err != nil || m.Properties.CreationDate == "" || m.Properties.TargetRepository != target {
 			t.Errorf("%s: %+v, %v", target, m, err)
 		}
@@ -97,6 +111,28 @@ func TestOverlaps(t *testing.T) {
 		if (got == "CacheRuleTargetConflict@properties.targetRepository") != c.conflict || !c.conflict && got != "" {
 			t.Errorf("%s and %s: %q", c.first, c.second, got)
 		}
+	}
+}
+
+// A rule is not made for repositories that are there, and one that is there stays what it is whatever is pushed.
+func TestOccupied(t *testing.T) {
+	const code = "TargetRepositoryPrefixMatchesExistingRegistries@properties.targetRepository"
+	occupied := spec([]string{"team/app", "hello"})
+	for _, c := range []struct{ source, target, want string }{
+		{"mcr.microsoft.com/*", "*", code}, {"mcr.microsoft.com/*", "team/*", code}, {"mcr.microsoft.com/hello", "hello", code},
+		{"mcr.microsoft.com/*", "aks-managed-repository/*", ""}, {"mcr.microsoft.com/*", "team/app/*", ""}, {"mcr.microsoft.com/hello", "team", ""},
+	} {
+		_, err := providertest.Prepare(t, providertest.New(), occupied, rules+"rule-1", "2023-01-01-preview", body(c.source, c.target))
+		if got := providertest.Codes(err); got != c.want {
+			t.Errorf("%s: %q, want %q", c.target, got, c.want)
+		}
+	}
+	d := providertest.New()
+	if err := put(t, d, "rule-1", body("mcr.microsoft.com/*", "*")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := providertest.Prepare(t, d, occupied, rules+"rule-1", "2023-01-01-preview", body("mcr.microsoft.com/*", "*")); err != nil {
+		t.Errorf("a rule that is there: %v", err)
 	}
 }
 
