@@ -17,6 +17,7 @@ import (
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
 	"github.com/cloister-dev/cloister/internal/arm/resourcestore"
 	"github.com/cloister-dev/cloister/internal/engine/controlplane"
+	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
 	"github.com/cloister-dev/cloister/internal/lib/adminapi"
 )
 
@@ -24,7 +25,7 @@ import (
 var workstations = netip.MustParsePrefix("198.18.8.0/21")
 
 // platformDNS is Azure's resolver in every virtual network.
-const platformDNS = "168.63.129.16"
+var platformDNS = bootstrap.AzureDNS.String()
 
 // adminSession makes a session and keeps it for as long as the caller stays connected.
 func (s *Service) adminSession(w http.ResponseWriter, r *http.Request) {
@@ -70,7 +71,7 @@ func (s *Service) adminSession(w http.ResponseWriter, r *http.Request) {
 
 func (s *Service) newSession(ctx context.Context, request adminapi.SessionRequest) (projection.Session, adminapi.Session, error) {
 	session := projection.Session{Name: "jump-" + randomHex(4)}
-	answer := adminapi.Session{Nameserver: platformDNS, CABundle: string(s.root.CertPEM), Path: []string{s.toolDir()}, Env: map[string]string{}}
+	answer := adminapi.Session{CABundle: string(s.root.CertPEM), Path: []string{s.toolDir()}, Env: map[string]string{}}
 	if request.Login {
 		answer.Login = s.instance.login()
 	}
@@ -122,15 +123,41 @@ func (s *Service) newSession(ctx context.Context, request adminapi.SessionReques
 	case request.Network == "":
 		session.Name = "shell-" + randomHex(4)
 		session.Address = s.freeWorkstation()
-		answer.Nameserver = projection.AddressDNS.String()
+		answer.Nameservers = []string{projection.AddressDNS.String()}
 	}
 	if network != "" {
 		if err := s.placeJumpBox(ctx, network, &session); err != nil {
 			return session, answer, err
 		}
 	}
+	if !session.Network.IsZero() {
+		var err error
+		if answer.Nameservers, err = s.guestNameservers(ctx, session.Network); err != nil {
+			return session, answer, err
+		}
+	}
 	answer.NetNS, answer.Address = s.layout.NetNS(session.Name), session.Address.String()
 	return session, answer, nil
+}
+
+// guestNameservers are the DNS servers that a virtual network's DHCP names to a machine that starts.
+func (s *Service) guestNameservers(ctx context.Context, network resourceid.ID) ([]string, error) {
+	r, err := s.store.Get(ctx, network)
+	if err != nil {
+		return nil, armerror.New(armerror.ResourceNotFound, "There is no virtual network %s.", network)
+	}
+	var doc struct {
+		Properties struct {
+			DHCPOptions struct{ DNSServers []string }
+		}
+	}
+	if err := json.Unmarshal(r.Body, &doc); err != nil {
+		return nil, fmt.Errorf("read %s: %w", network, err)
+	}
+	if servers := doc.Properties.DHCPOptions.DNSServers; len(servers) > 0 {
+		return servers, nil
+	}
+	return []string{platformDNS}, nil
 }
 
 // toolDir holds links to the tools that a session finds first in its path, and to nothing else.

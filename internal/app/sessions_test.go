@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -118,7 +119,7 @@ func TestWorkstations(t *testing.T) {
 			}
 			addresses[a.Address]++
 			ends = append(ends, end)
-			if !strings.Contains(a.NetNS, "/shell-") || a.Nameserver != "198.18.0.53" || a.Kubeconfig != "" || !strings.Contains(a.CABundle, "BEGIN CERTIFICATE") {
+			if !strings.Contains(a.NetNS, "/shell-") || !slices.Equal(a.Nameservers, []string{"198.18.0.53"}) || a.Kubeconfig != "" || !strings.Contains(a.CABundle, "BEGIN CERTIFICATE") {
 				t.Errorf("%+v", a)
 			}
 		})
@@ -148,7 +149,7 @@ func TestJumpBoxes(t *testing.T) {
 	write(t, s.store, nics, fmt.Sprintf(`{"properties":{"ipConfigurations":[{"properties":{"privateIPAddress":"10.0.1.6","subnet":{"id":"%s/subnets/b"}}}]}}`, testVNet))
 	first, end1, fault := session(t, c, testVNet)
 	second, end2, _ := session(t, c, testVNet)
-	if first.Address != "10.0.1.5" || second.Address != "10.0.1.4" || first.Nameserver != platformDNS || !strings.Contains(first.NetNS, "/jump-") {
+	if first.Address != "10.0.1.5" || second.Address != "10.0.1.4" || !slices.Equal(first.Nameservers, []string{platformDNS}) || !strings.Contains(first.NetNS, "/jump-") {
 		t.Errorf("%s %+v, %+v", fault, first, second)
 	}
 	end1()

@@ -50,7 +50,14 @@ func (a arguments) get(name string) string {
 func (a arguments) all(name string) []string { return a.values[name] }
 func (a arguments) has(name string) bool     { return len(a.values[name]) > 0 }
 func (a arguments) said(name string) bool    { return a.given[name] }
-func (a arguments) is(name string) bool      { return a.get(name) == "true" }
+
+// cleared tells that a property is to go: az says so by an empty value or by null.
+func (a arguments) cleared(name string) bool {
+	v := a.get(name)
+	return a.said(name) && (v == "" || v == "null")
+}
+
+func (a arguments) is(name string) bool { return a.get(name) == "true" }
 
 // integer is a number that parse has looked at.
 func (a arguments) integer(name string) int {

@@ -24,6 +24,7 @@ func networkCommands() []command {
 	nic := resource{path: "network nic", kind: "Microsoft.Network/networkInterfaces", api: nicAPI, what: "a network interface", table: columns{
 		{"Name", "name"}, {"ResourceGroup", "resourceGroup"}, {"Location", "location"}, {"PrivateIp", "ipConfigurations[0].privateIPAddress"}, {"ProvisioningState", "provisioningState"}}}
 	policies := arg{name: "private-endpoint-network-policies", help: "Manage network policies for private endpoints.", choices: []string{"Disabled", "Enabled", "NetworkSecurityGroupEnabled", "RouteTableEnabled"}}
+	servers := arg{name: "dns-servers", help: "Space-separated list of DNS server IP addresses; null on update: Azure's DNS.", kind: many}
 	created := policies
 	created.def = "Disabled"
 	subnetArgs := []arg{
@@ -35,16 +36,22 @@ func networkCommands() []command {
 	}
 	all := append(append(vnet.common(), subnet.common()...), nic.common()...)
 	all = append(all, command{path: "network vnet update", help: "Update a virtual network.", waits: true, target: vnet.target, args: vnet.args(argTags,
-		arg{name: "address-prefixes", help: "Space-separated list of IP address prefixes for the VNet.", kind: many}), on: changing(networkAPI, func(c *call, properties object) {
+		arg{name: "address-prefixes", help: "Space-separated list of IP address prefixes for the VNet.", kind: many}, servers), on: changing(networkAPI, func(c *call, properties object) {
 		if c.has("address-prefixes") {
 			properties["addressSpace"] = object{"addressPrefixes": c.all("address-prefixes")}
+		}
+		switch {
+		case c.get("dns-servers") == "null": // the empty string is sent, and refused (azure-cli#28294)
+			delete(properties, "dhcpOptions")
+		case c.said("dns-servers"):
+			properties["dhcpOptions"] = object{"dnsServers": c.all("dns-servers")}
 		}
 	})})
 	return append(all,
 		command{path: "network vnet create", help: "Create a virtual network.", example: "-g demo -n vnet --address-prefixes 192.168.0.0/16", waits: true, args: vnet.args(argLocation, argTags,
 			arg{name: "address-prefixes", help: "Space-separated list of IP address prefixes for the VNet.", kind: many, def: "10.0.0.0/16"},
 			arg{name: "subnet-name", help: "Name of a new subnet to create within the VNet.", part: true},
-			arg{name: "subnet-prefixes", help: "Space-separated list of address prefixes in CIDR format for the new subnet.", kind: many}), run: vnetCreate},
+			arg{name: "subnet-prefixes", help: "Space-separated list of address prefixes in CIDR format for the new subnet.", kind: many}, servers), run: vnetCreate},
 		command{path: "network vnet subnet create", help: "Create a subnet.", example: "-g demo --vnet-name vnet -n aks --address-prefixes 192.168.1.0/24 --default-outbound-access false", waits: true,
 			args: subnet.args(append(subnetArgs, created, arg{name: "address-prefixes", help: "Space-separated list of address prefixes in CIDR format.", kind: many, required: true, also: []string{"--address-prefix"}})...), run: subnetCreate},
 		command{path: "network vnet subnet update", help: "Update a subnet.", waits: true, args: subnet.args(append(subnetArgs, policies)...), target: subnet.target, on: subnetUpdate},
@@ -59,6 +66,9 @@ func vnetCreate(c *call) (any, error) {
 		properties["subnets"] = []any{subnet}
 	} else if c.has("subnet-prefixes") {
 		return nil, usagef("usage error: --subnet-name NAME [--subnet-prefixes PREFIXES]")
+	}
+	if c.has("dns-servers") {
+		properties["dhcpOptions"] = object{"dnsServers": c.all("dns-servers")}
 	}
 	body, err := c.document(properties)
 	if err != nil {
@@ -112,11 +122,11 @@ func subnetProperties(c *call, properties object) {
 		properties["defaultOutboundAccess"] = c.is("default-outbound-access")
 	}
 	for name, target := range map[string][2]string{"network-security-group": {"networkSecurityGroup", nsgType}, "route-table": {"routeTable", routeTableType}, "nat-gateway": {"natGateway", natType}} {
-		switch v := c.get(name); {
-		case v != "" && v != "null":
-			properties[target[0]] = object{"id": c.idOrName(v, target[1])}
-		case c.said(name): // az clears by an empty value or by null
+		switch {
+		case c.cleared(name):
 			delete(properties, target[0])
+		case c.has(name):
+			properties[target[0]] = object{"id": c.idOrName(c.get(name), target[1])}
 		}
 	}
 	if c.has("delegations") {

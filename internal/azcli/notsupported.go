@@ -44,7 +44,7 @@ var notSupported = map[string][]string{
 	"acr cache create":     {"cred-set"},
 	"acr repository list":  strings.Fields("password suffix username"),
 	"acr login":            strings.Fields("password suffix username"),
-	"network vnet create": strings.Fields(`bgp-community ddos-protection ddos-protection-plan dns-servers edge-zone enable-encryption encryption-enforcement-policy flowtimeout ipam-allocations
+	"network vnet create": strings.Fields(`bgp-community ddos-protection ddos-protection-plan edge-zone enable-encryption encryption-enforcement-policy flowtimeout ipam-allocations
 		network-security-group nsg private-endpoint-vnet-policies vm-protection`),
 	"network vnet subnet create":      strings.Fields("endpoints ipam-allocations network-identifier nsg-id private-link-service-network-policies service-endpoint-policy service-endpoints disable-private-endpoint-network-policies disable-private-link-service-network-policies"),
 	"network vnet subnet update":      strings.Fields("add endpoints force-string remove service-endpoint-policy service-endpoints set private-link-service-network-policies"),

@@ -38,6 +38,9 @@ func Outside(ctx context.Context, g Globals) (outside *http.Client, end func(), 
 		err = json.Unmarshal(line, &s)
 	}
 	roots := x509.NewCertPool()
+	if err == nil && len(s.Nameservers) == 0 {
+		err = errors.New("it has no DNS server")
+	}
 	if err == nil && !roots.AppendCertsFromPEM([]byte(s.CABundle)) {
 		err = errors.New("it has no certificates")
 	}
@@ -49,7 +52,7 @@ func Outside(ctx context.Context, g Globals) (outside *http.Client, end func(), 
 		return netns.Dial(ctx, s.NetNS, network, address)
 	}
 	names := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return dial(ctx, network, net.JoinHostPort(s.Nameserver, "53"))
+		return dial(ctx, network, net.JoinHostPort(s.Nameservers[0], "53"))
 	}}
 	return &http.Client{Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},

@@ -181,7 +181,7 @@ func writeSession(dir string, s adminapi.Session, spec *SessionSpec) error {
 	bundle := withSystemBundle([]byte(s.CABundle))
 	host, _ := os.Hostname()
 	files := map[string][]byte{
-		"resolv.conf": []byte("nameserver " + s.Nameserver + "\noptions timeout:2 attempts:2\n"),
+		"resolv.conf": []byte("nameserver " + strings.Join(s.Nameservers, "\nnameserver ") + "\noptions timeout:2 attempts:2\n"),
 		"hosts":       []byte("127.0.0.1 localhost\n127.0.1.1 " + host + "\n::1 localhost\n"),
 		"ca.pem":      bundle,
 	}

@@ -166,9 +166,26 @@ func cmdNode(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("the installation has no node")
 	}
 	resolver := filepath.Join(s.env.WorkDir, "resolv.conf")
-	ts.Check(os.WriteFile(resolver, []byte("nameserver 168.63.129.16\n"), 0o644))
+	ts.Check(os.WriteFile(resolver, resolverOf(ts, files[0]), 0o644))
 	enter := []string{"--net=" + files[0], "unshare", "--mount", "sh", "-c", `mount --bind "$0" /etc/resolv.conf && exec "$@"`, resolver}
 	run(ts, neg, "nsenter", append(enter, args...))
+}
+
+// resolverOf is the resolv.conf of the machine behind a network namespace: its init's, the first process in it.
+func resolverOf(ts *testscript.TestScript, namespace string) []byte {
+	place, err := os.Stat(namespace)
+	ts.Check(err)
+	init := 0
+	processes, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range processes {
+		of, err := os.Stat(p + "/ns/net")
+		if pid, _ := strconv.Atoi(filepath.Base(p)); err == nil && os.SameFile(of, place) && (init == 0 || pid < init) {
+			init = pid
+		}
+	}
+	conf, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(init), "root/etc/resolv.conf"))
+	ts.Check(err)
+	return conf
 }
 
 // eventuallyTimeout is longer than anything here takes.

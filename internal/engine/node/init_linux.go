@@ -150,10 +150,9 @@ func varDirs(bootstrap.Config) error {
 
 // identity writes who the node is and whom it asks for names.
 func identity(c bootstrap.Config) error {
-	// Azure's host names a VM's resolver by DHCP; this one never changes.
 	sum := sha256.Sum256([]byte(c.Kubelet.ProviderID + " " + c.NodeName))
 	for path, content := range map[string]string{
-		"/etc/resolv.conf": "nameserver 168.63.129.16\n",
+		"/etc/resolv.conf": c.ResolvConf(), // what Azure's DHCP would have told
 		"/etc/hostname":    c.NodeName + "\n",
 		"/etc/hosts":       fmt.Sprintf("127.0.0.1 localhost\n%s %s\n", c.NodeAddress, c.NodeName),
 		"/etc/machine-id":  hex.EncodeToString(sum[:16]) + "\n",

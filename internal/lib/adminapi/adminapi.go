@@ -81,14 +81,14 @@ type SessionRequest struct {
 // Session is the first line of the answer to a SessionRequest. The session lasts as long as the
 // connection: when it closes, however it closes, what was made for the session is removed.
 type Session struct {
-	NetNS      string            `json:"netns"`
-	Nameserver string            `json:"nameserver"`
-	Address    string            `json:"address"`
-	Kubeconfig string            `json:"kubeconfig,omitempty"` // content
-	CABundle   string            `json:"caBundle"`             // PEM of the installation's authority
-	Path       []string          `json:"path"`                 // directories of tools to find first
-	Env        map[string]string `json:"env,omitempty"`
-	Login      *Login            `json:"login,omitempty"`
+	NetNS       string            `json:"netns"`
+	Nameservers []string          `json:"nameservers"` // addresses, in the order in which they are asked; at least one
+	Address     string            `json:"address"`
+	Kubeconfig  string            `json:"kubeconfig,omitempty"` // content
+	CABundle    string            `json:"caBundle"`             // PEM of the installation's authority
+	Path        []string          `json:"path"`                 // directories of tools to find first
+	Env         map[string]string `json:"env,omitempty"`
+	Login       *Login            `json:"login,omitempty"`
 }
 
 // Credentials is GET /cloister/v1/credentials: what the host's own programs need to be the local administrator.

@@ -27,9 +27,10 @@ const (
 // Config is everything a node is told at provisioning. What it says about the registry is baked into the
 // node: only a reimage changes it.
 type Config struct {
-	NodeName          string     `json:"nodeName"`
-	NodeAddress       netip.Addr `json:"nodeAddress"`
-	KubernetesVersion string     `json:"kubernetesVersion"` // 1.30.3, without v
+	NodeName          string       `json:"nodeName"`
+	NodeAddress       netip.Addr   `json:"nodeAddress"`
+	Nameservers       []netip.Addr `json:"nameservers,omitempty"` // of DHCP; default 168.63.129.16, Azure's
+	KubernetesVersion string       `json:"kubernetesVersion"`     // 1.30.3, without v
 
 	// RegistryServer is BOOTSTRAP_PROFILE_CONTAINER_REGISTRY_SERVER: a registry's host, with a prefix such as
 	// /aks-managed-repository or without. Empty: artifacts come straight from MCR (artifact source Direct).
@@ -113,6 +114,9 @@ func ReadConfig(path string) (Config, error) {
 }
 
 func (c Config) withDefaults() Config {
+	if len(c.Nameservers) == 0 {
+		c.Nameservers = []netip.Addr{AzureDNS}
+	}
 	if c.MCR == "" {
 		c.MCR = "mcr.microsoft.com"
 	}
@@ -123,6 +127,18 @@ func (c Config) withDefaults() Config {
 		c.CredentialProviderVersion = "1.32.3"
 	}
 	return c
+}
+
+// AzureDNS is Azure's resolver in every virtual network (https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16).
+var AzureDNS = netip.MustParseAddr("168.63.129.16")
+
+// ResolvConf is the machine's resolv.conf(5).
+func (c Config) ResolvConf() string {
+	var b strings.Builder
+	for _, a := range c.Nameservers {
+		fmt.Fprintf(&b, "nameserver %s\n", a)
+	}
+	return b.String()
 }
 
 // source is where artifacts come from: the bootstrap registry, or MCR itself.

@@ -70,7 +70,7 @@ func (r *runner) lookupAPIServer(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	if r.nameserver() == "168.63.129.16" {
+	if r.nameserver() == AzureDNS.String() {
 		return fail(APIServerAzureDNSLookup, "%w", err)
 	}
 	return fail(APIServerDNSLookup, "%w", err)

@@ -69,6 +69,22 @@ func subnetPrefix(ctx context.Context, docs resourcetype.Reader, id resourceid.I
 	return netip.ParsePrefix(s)
 }
 
+// nameservers are the DNS servers of the nodes' virtual network; none when it has Azure's.
+func nameservers(ctx context.Context, docs resourcetype.Reader, subnet resourceid.ID) ([]string, error) {
+	var doc struct {
+		Properties struct {
+			DHCPOptions struct {
+				DNSServers []string `json:"dnsServers"`
+			} `json:"dhcpOptions"`
+		} `json:"properties"`
+	}
+	vnet, _ := subnet.Parent()
+	if err := docs.Get(ctx, vnet, &doc); err != nil {
+		return nil, fmt.Errorf("read the nodes' virtual network: %w", err)
+	}
+	return doc.Properties.DHCPOptions.DNSServers, nil
+}
+
 // attempts bounds how often addresses are chosen anew that somebody else has taken meanwhile.
 const attempts = 3
 
@@ -174,6 +190,14 @@ func (t service) nodeConfig(ctx context.Context, r *resourcetype.Reconciliation[
 	if err != nil {
 		return node.Config{}, err
 	}
+	servers := make([]netip.Addr, 0, len(m.Nameservers))
+	for _, s := range m.Nameservers {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return node.Config{}, fmt.Errorf("DNS server of %s: %w", m.Name, err)
+		}
+		servers = append(servers, a)
+	}
 	scale := 0.0 // bootstrap's own
 	if azure, err := t.AzureTiming(); err != nil {
 		return node.Config{}, err
@@ -191,7 +215,7 @@ func (t service) nodeConfig(ctx context.Context, r *resourcetype.Reconciliation[
 		Rootfs: t.Rootfs, Image: m.image(), Attempt: r.Model.Memory.Attempt,
 		MemoryBytes: int64(size.MemoryMiB) << 20, CPUs: size.CPUs, CA: t.AuthorityPEM,
 		Bootstrap: bootstrap.Config{
-			NodeName: m.Name, NodeAddress: addresses[0], KubernetesVersion: m.KubernetesVersion,
+			NodeName: m.Name, NodeAddress: addresses[0], Nameservers: servers, KubernetesVersion: m.KubernetesVersion,
 			RegistryServer:            m.RegistryServer,
 			Identity:                  bootstrap.Identity{ClientID: identity.ClientID, ResourceID: identity.ResourceID, TenantID: t.TenantID},
 			CredentialProviderVersion: t.CredentialProviderVersion,

@@ -137,6 +137,9 @@ type NodeModel struct {
 	KubernetesVersion string `json:"kubernetesVersion,omitempty"`
 	// APIServer is API_SERVER_NAME.
 	APIServer string `json:"apiServer,omitempty"`
+	// Nameservers are the DNS servers that the virtual network's DHCP names; none for Azure's. A machine asks DHCP when it
+	// starts, so that a change reaches no node that runs.
+	Nameservers []string `json:"nameservers,omitempty"`
 }
 
 // model is what the cluster has new nodes of a pool provisioned with now.

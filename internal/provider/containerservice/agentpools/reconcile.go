@@ -106,6 +106,11 @@ func (t service) plan(ctx context.Context, r *resourcetype.Reconciliation[Model]
 		model := t.model(r.Model.Properties, c)
 		mem.Model = &model
 	}
+	servers, err := nameservers(ctx, r.Client, subnetOf(r.Model.Properties, c))
+	if err != nil {
+		return nil, err
+	}
+	mem.Model.Nameservers = servers // DHCP's, and so not of the pool's own making: whoever starts now is told these
 	for i := range mem.Machines {
 		m := &mem.Machines[i]
 		if mem.Off { // its disk went when it was stopped: it comes back as a new one

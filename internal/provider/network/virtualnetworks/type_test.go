@@ -42,10 +42,28 @@ func TestRefusesBadAddressSpace(t *testing.T) {
 }
 
 func TestRefusesWhatIsNotThere(t *testing.T) {
-	body := `{"location":"eastus","properties":{"addressSpace":{"addressPrefixes":["10.0.0.0/16"]},"enableDdosProtection":true,"dhcpOptions":{"dnsServers":["10.0.0.4"]},"encryption":{"enabled":true}}}`
+	body := `{"location":"eastus","properties":{"addressSpace":{"addressPrefixes":["10.0.0.0/16"]},"enableDdosProtection":true,"dhcpOptions":{"dnsServers":["fd00::4"]},"encryption":{"enabled":true}}}`
 	_, err := providertest.Prepare(t, providertest.New(), Spec(&providertest.World{}), id, "2024-05-01", body)
 	if got := providertest.Codes(err); strings.Count(got, "NotSupported@") != 3 {
 		t.Errorf("%s", got)
+	}
+}
+
+func TestDNSServers(t *testing.T) {
+	for servers, want := range map[string]string{
+		`[]`:                               "",
+		`["10.0.0.4"]`:                     "",
+		`["10.0.0.4","168.63.129.16"]`:     "",
+		`["8.8.8.8"]`:                      "",
+		`[""]`:                             "NetcfgInvalidIPAddress@properties.dhcpOptions.dnsServers[0]",
+		`["10.0.0.4","10.0.0.4;10.0.0.5"]`: "NetcfgInvalidIPAddress@properties.dhcpOptions.dnsServers[1]",
+		`["10.0.0.4` + strings.Repeat(`","10.0.0.4`, 20) + `"]`: "DnsServersLimitReached@properties.dhcpOptions.dnsServers",
+	} {
+		body := `{"location":"eastus","properties":{"addressSpace":{"addressPrefixes":["10.0.0.0/16"]},"dhcpOptions":{"dnsServers":` + servers + `}}}`
+		_, err := providertest.Prepare(t, providertest.New(), Spec(&providertest.World{}), id, "2024-05-01", body)
+		if got := providertest.Codes(err); got != want {
+			t.Errorf("%s: %q, want %q", servers, got, want)
+		}
 	}
 }
 

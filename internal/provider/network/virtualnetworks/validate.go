@@ -37,9 +37,7 @@ func validate(id resourceid.ID, p *Properties) []*armerror.Error {
 			seen = append(seen, prefix)
 		}
 	}
-	if p.DHCPOptions != nil && len(p.DHCPOptions.DNSServers) > 0 {
-		refuse("properties.dhcpOptions.dnsServers", "A DNS server of its own: only Azure's DNS (168.63.129.16) is there; dnsServers")
-	}
+	problems = append(problems, checkServers(p)...)
 	if p.EnableDDoSProtection {
 		refuse("properties.enableDdosProtection", "DDoS protection")
 	}
@@ -51,6 +49,32 @@ func validate(id resourceid.ID, p *Properties) []*armerror.Error {
 	}
 	if p.Encryption != nil && p.Encryption.Enabled {
 		refuse("properties.encryption.enabled", "Encryption")
+	}
+	return problems
+}
+
+// maxServers is Azure's limit of DNS servers per virtual network
+// (https://learn.microsoft.com/azure/azure-resource-manager/management/azure-subscription-service-limits).
+const maxServers = 20
+
+// checkServers looks at the addresses that DHCP is to tell guests. Whether anybody answers there is the network's to show.
+func checkServers(p *Properties) []*armerror.Error {
+	if p.DHCPOptions == nil {
+		return nil
+	}
+	var problems []*armerror.Error
+	const target = "properties.dhcpOptions.dnsServers"
+	if n := len(p.DHCPOptions.DNSServers); n > maxServers {
+		problems = append(problems, armerror.New("DnsServersLimitReached", "A virtual network can have %d DNS servers; %d were given.", maxServers, n).WithTarget(target))
+	}
+	for i, s := range p.DHCPOptions.DNSServers {
+		target := fmt.Sprintf("%s[%d]", target, i)
+		switch a, err := netip.ParseAddr(s); {
+		case err != nil || a.Zone() != "":
+			problems = append(problems, armerror.New("NetcfgInvalidIPAddress", "IP address is not valid '%s'.", s).WithTarget(target))
+		case !a.Is4():
+			problems = append(problems, armerror.New(armerror.NotSupported, "DNS server %s is an IPv6 address, which Cloister does not support.", s).WithTarget(target))
+		}
 	}
 	return problems
 }
