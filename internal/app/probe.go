@@ -55,6 +55,16 @@ func (p probe) enter(ctx context.Context) (leave func(), err error) {
 
 // Lookup implements diagnosis.Machine.
 func (p probe) Lookup(ctx context.Context, network resourceid.ID, name string) (privatedns.Answer, error) {
+	return p.ask(ctx, "vnet-"+projection.NetworkID(network), bootstrap.AzureDNS, name)
+}
+
+// LookupAt implements diagnosis.Machine.
+func (p probe) LookupAt(ctx context.Context, machine string, server netip.Addr, name string) (privatedns.Answer, error) {
+	return p.ask(ctx, "node-"+machine, server, name)
+}
+
+// ask asks a DNS server from a namespace.
+func (p probe) ask(ctx context.Context, namespace string, server netip.Addr, name string) (privatedns.Answer, error) {
 	leave, err := p.enter(ctx)
 	if err != nil {
 		return privatedns.Answer{}, err
@@ -62,7 +72,8 @@ func (p probe) Lookup(ctx context.Context, network resourceid.ID, name string) (
 	defer leave()
 	ctx, cancel := context.WithTimeout(ctx, probePatience)
 	defer cancel()
-	conn, err := netns.Dial(ctx, p.s.layout.NetNS("vnet-"+projection.NetworkID(network)), "udp", platformDNS+":53")
+	const domain = 53
+	conn, err := netns.Dial(ctx, p.s.layout.NetNS(namespace), "udp", netip.AddrPortFrom(server, domain).String())
 	if err != nil {
 		return privatedns.Answer{}, err
 	}

@@ -29,6 +29,8 @@ type modelled struct {
 	i     *installation
 	state projection.State
 	pods  []diagnosis.Pod
+	// forwards are the DNS servers of the user's, with the virtual networks that they stand in and forward to the resolver of.
+	forwards map[netip.Addr]resourceid.ID
 }
 
 func (i *installation) diagnoser(m *modelled) *diagnosis.Diagnoser {

@@ -12,6 +12,7 @@ import (
 // Names of links, in the order in which they are told.
 const (
 	linkOperation  = "operation"
+	linkNameserver = "DNS server"
 	linkName       = "name"
 	linkZone       = "zone"
 	linkLink       = "link"
@@ -159,6 +160,24 @@ func (c *chain) setUpCause(service string) *adminapi.Link {
 	return nil
 }
 
+// linkTogether has a virtual network that is linked to one zone too few linked to the others that it lacks as well: it is mostly
+// the same mistake, of a hub that all names are asked of, and would show for the next service after the next try.
+func (c *chain) linkTogether(cause *adminapi.Link, again []string) {
+	if cause == nil || cause.Name != linkLink {
+		return
+	}
+	for _, l := range c.links {
+		if l.State != adminapi.LinkBroken || l.Name != linkLink {
+			continue
+		}
+		for _, line := range l.Mend {
+			if !slices.Contains(cause.Mend, line) && !slices.Contains(again, line) {
+				cause.Mend = append(cause.Mend, line)
+			}
+		}
+	}
+}
+
 // finish makes a Diagnosis of the chain. again are the commands that make the resource try again.
 func (c *chain) finish(d adminapi.Diagnosis, again ...string) adminapi.Diagnosis {
 	c.unblock()
@@ -167,6 +186,7 @@ func (c *chain) finish(d adminapi.Diagnosis, again ...string) adminapi.Diagnosis
 		d.Links = append(d.Links, l.Link)
 	}
 	d.Cause = c.cause()
+	c.linkTogether(d.Cause, again)
 	d.Healthy = d.Healthy && d.Cause == nil
 	if !d.Healthy {
 		d.Then = again

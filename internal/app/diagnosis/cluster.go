@@ -102,7 +102,7 @@ func (w *world) apiServer(ctx context.Context, c *chain, of *cluster, from machi
 	switch {
 	case access.EnablePrivateCluster && of.Properties.PrivateFQDN != "" && access.PrivateDNSZone != "none":
 		label, zone, _ := strings.Cut(of.Properties.PrivateFQDN, ".")
-		s := service{target: of.id, group: "management", zone: zone, vnet: of.vnet(), linked: !access.EnableVnetIntegration, reconcile: of.reconcile(), subnet: of.subnet(),
+		s := service{target: of.id, group: "management", zone: zone, vnet: of.vnet(), dns: w.resolverFor(ctx, of, from, of.vnet()), linked: !access.EnableVnetIntegration, reconcile: of.reconcile(), subnet: of.subnet(),
 			hosts: []host{{fqdn: of.Properties.PrivateFQDN, record: label, member: "management"}}}
 		if a, err := netip.ParseAddr(of.Cloister.EndpointAddress); err == nil && !s.linked {
 			s.hosts[0].want = []netip.Addr{a}
@@ -134,7 +134,7 @@ func (w *world) publicServer(ctx context.Context, c *chain, of *cluster, from ma
 		return
 	}
 	if refusal, refused := g.network.Refusal(g.nic.Address, a, "Tcp", to.Port()); refused {
-		saw := w.refusal(c, of, g, refusal, to)
+		saw := w.refusal(c, of, g, refusal, "Tcp", to)
 		var mend []string
 		if of.Properties.NetworkProfile.OutboundType == "block" {
 			mend = w.openWay(of)
@@ -192,6 +192,10 @@ func (c *cluster) outdated(m machine) string {
 		return "the cluster's outbound type is " + c.Properties.NetworkProfile.OutboundType
 	case c.Properties.APIServerAccessProfile.EnableVnetIntegration && m.APIServer != "" && m.APIServer != c.Cloister.EndpointAddress:
 		return "the API server is " + c.Cloister.EndpointAddress
+	case !slices.Equal(c.nameservers, m.Nameservers) && len(c.nameservers) == 0:
+		return "the virtual network names " + bootstrap.AzureDNS.String() + " as its DNS server"
+	case !slices.Equal(c.nameservers, m.Nameservers):
+		return "the virtual network names DNS server " + addresses(c.nameservers)
 	}
 	return ""
 }

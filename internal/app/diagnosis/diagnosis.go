@@ -35,8 +35,10 @@ type Snapshot struct {
 // Machine answers what can be asked of the machine. Questions are asked at the same time, and each ends in a few seconds,
 // or with its context.
 type Machine interface {
-	// Lookup asks the resolver of a virtual network, as its guests do.
+	// Lookup asks Azure's resolver in a virtual network, as its guests do.
 	Lookup(ctx context.Context, network resourceid.ID, name string) (privatedns.Answer, error)
+	// LookupAt asks another DNS server from a node.
+	LookupAt(ctx context.Context, machine string, server netip.Addr, name string) (privatedns.Answer, error)
 	// Connect opens a TCP connection from a node, and closes it.
 	Connect(ctx context.Context, machine string, to netip.AddrPort) error
 	// Manifest asks a registry for a manifest from a node, as the principal; "" is nobody.

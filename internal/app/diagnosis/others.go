@@ -22,7 +22,7 @@ func (w *world) diagnoseEndpoint(ctx context.Context, id resourceid.ID) adminapi
 	}
 	d.State = e.state.Status
 	target := e.target()
-	s, known := w.serviceOf(target, e)
+	s, known := w.serviceOf(ctx, target, e)
 	if !known || !w.docs.Has(target) {
 		c.broken(linkEndpoint, target.String(), nil, "what it leads to does not exist")
 		return c.finish(d)
@@ -32,14 +32,14 @@ func (w *world) diagnoseEndpoint(ctx context.Context, id resourceid.ID) adminapi
 }
 
 // serviceOf is what an endpoint stands for in its VNet.
-func (w *world) serviceOf(target resourceid.ID, e endpointView) (service, bool) {
+func (w *world) serviceOf(ctx context.Context, target resourceid.ID, e endpointView) (service, bool) {
 	if target.Is(registryType) {
 		var v registryView
 		if !w.docs.Read(target, &v) {
 			return service{}, false
 		}
 		s := registryService(target, v, e.vnet())
-		s.subnet, s.reconcile = e.subnet(), w.ownedBy(e.id)
+		s.subnet, s.reconcile, s.dns = e.subnet(), w.ownedBy(e.id), w.resolverFor(ctx, nil, machine{}, e.vnet())
 		return s, true
 	}
 	c, err := w.cluster(target)
@@ -47,7 +47,7 @@ func (w *world) serviceOf(target resourceid.ID, e endpointView) (service, bool) 
 		return service{}, false
 	}
 	label, zone, _ := strings.Cut(c.Properties.PrivateFQDN, ".")
-	return service{target: target, group: "management", zone: zone, vnet: e.vnet(), linked: true, reconcile: c.reconcile(), subnet: e.subnet(),
+	return service{target: target, group: "management", zone: zone, vnet: e.vnet(), dns: w.resolverFor(ctx, c, machine{}, e.vnet()), linked: true, reconcile: c.reconcile(), subnet: e.subnet(),
 		hosts: []host{{fqdn: c.Properties.PrivateFQDN, record: label, member: "management"}}}, true
 }
 
@@ -87,7 +87,7 @@ func (w *world) diagnoseRegistry(ctx context.Context, id resourceid.ID) adminapi
 		if !ok || !e.target().Equal(id) {
 			return
 		}
-		if s, known := w.serviceOf(id, e); known {
+		if s, known := w.serviceOf(ctx, id, e); known {
 			w.names(ctx, c, s, onlyNames)
 		}
 	})
@@ -128,7 +128,7 @@ func (w *world) diagnoseZone(ctx context.Context, id resourceid.ID) adminapi.Dia
 			if !ok {
 				continue
 			}
-			if s, known := w.serviceOf(e.target(), e); known && strings.EqualFold(s.zone, id.Name()) && !slices.Contains(used, e.vnet().String()) {
+			if s, known := w.serviceOf(ctx, e.target(), e); known && strings.EqualFold(s.zone, id.Name()) && !slices.Contains(used, e.vnet().String()) {
 				used = append(used, e.vnet().String())
 			}
 		}
@@ -146,10 +146,11 @@ func (w *world) diagnoseZone(ctx context.Context, id resourceid.ID) adminapi.Dia
 			if !ok || !e.vnet().Equal(vnet) {
 				return
 			}
-			s, known := w.serviceOf(e.target(), e)
+			s, known := w.serviceOf(ctx, e.target(), e)
 			if !known || !strings.EqualFold(s.zone, id.Name()) {
 				return
 			}
+			s.dns = azureResolver(vnet) // whoever the guests ask: the zone is what is asked about
 			hosts := s.behind(e)
 			w.resolve(ctx, c, s, hosts)
 			for _, h := range hosts {

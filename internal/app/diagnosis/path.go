@@ -27,7 +27,7 @@ func (w *world) path(ctx context.Context, c *chain, of *cluster, from machine, s
 	err := w.machine.Connect(ctx, from.ID, to)
 	switch {
 	case refused:
-		saw := w.refusal(c, of, g, refusal, to)
+		saw := w.refusal(c, of, g, refusal, "Tcp", to)
 		c.broken(linkPath, subject, nil, "no connection from node %s to %s: %s", from.Name, to, saw)
 	case err != nil:
 		c.broken(linkPath, subject, nil, "no connection from node %s to %s: %v", from.Name, to, err)
@@ -39,23 +39,24 @@ func (w *world) path(ctx context.Context, c *chain, of *cluster, from machine, s
 
 // blocked is a connection that a security rule refuses.
 type blocked struct {
-	link    int // in the chain
-	group   resourceid.ID
-	refusal fabric.Refusal
-	from    string // prefix of the nodes' subnet
-	to      netip.AddrPort
-	taken   []int // priorities of the group's rules of that direction
+	link     int // in the chain
+	group    resourceid.ID
+	refusal  fabric.Refusal
+	from     string // prefix of the nodes' subnet
+	protocol string // "Tcp" or "Udp"
+	to       netip.AddrPort
+	taken    []int // priorities of the group's rules of that direction
 }
 
 // refusal names the security rule that refuses the connection of the link that is added next.
-func (w *world) refusal(c *chain, of *cluster, g guest, r fabric.Refusal, to netip.AddrPort) string {
+func (w *world) refusal(c *chain, of *cluster, g guest, r fabric.Refusal, protocol string, to netip.AddrPort) string {
 	place := "subnet " + r.Subnet
 	if r.Subnet == "" {
 		place = "the network interface"
 	}
 	group := w.groupOf(of, g, r)
 	if !group.IsZero() {
-		b := blocked{link: len(c.links), group: group, refusal: r, from: g.nic.Address.String(), to: to}
+		b := blocked{link: len(c.links), group: group, refusal: r, from: g.nic.Address.String(), protocol: protocol, to: to}
 		for _, s := range g.network.Subnets {
 			if s.Name == g.nic.Subnet {
 				b.from = s.Prefix.String()
@@ -105,7 +106,7 @@ func (c *chain) unblock() {
 	for _, b := range c.blocked {
 		var to []netip.AddrPort
 		for _, other := range c.blocked {
-			if other.group.Equal(b.group) && other.refusal.Rule.Name == b.refusal.Rule.Name && !slices.Contains(to, other.to) {
+			if other.group.Equal(b.group) && other.refusal.Rule.Name == b.refusal.Rule.Name && other.protocol == b.protocol && !slices.Contains(to, other.to) {
 				to = append(to, other.to)
 			}
 		}
@@ -129,7 +130,7 @@ func (b blocked) letPass(to []netip.AddrPort) string {
 		return az(slices.Concat([]string{"network", "nsg", "rule", "delete"}, where, []string{"-n", rule.Name})...)
 	}
 	words := slices.Concat([]string{"network", "nsg", "rule", "create"}, where, []string{
-		"-n", "allow-before-" + rule.Name, "--priority", strconv.Itoa(priority), "--direction", string(rule.Direction), "--access", "Allow", "--protocol", "Tcp",
+		"-n", "allow-before-" + rule.Name, "--priority", strconv.Itoa(priority), "--direction", string(rule.Direction), "--access", "Allow", "--protocol", b.protocol,
 	})
 	if rule.Direction == fabric.Inbound {
 		words = append(words, "--source-address-prefixes", b.from)
@@ -161,7 +162,7 @@ func (w *world) wayOut(ctx context.Context, c *chain, of *cluster, from machine)
 		return
 	}
 	if refusal, refused := g.network.Refusal(g.nic.Address, to.Addr(), "Tcp", to.Port()); refused {
-		saw := w.refusal(c, of, g, refusal, to)
+		saw := w.refusal(c, of, g, refusal, "Tcp", to)
 		c.broken(linkWayOut, subject, nil, "outbound type %s: node %s does not reach %s: %s", outboundType, from.Name, mcr, saw)
 		return
 	}

@@ -8,7 +8,9 @@ import (
 
 	"github.com/cloister-dev/cloister/internal/app/documents"
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
+	"github.com/cloister-dev/cloister/internal/engine/node/bootstrap"
 	"github.com/cloister-dev/cloister/internal/provider/network/privateendpoints"
+	"github.com/cloister-dev/cloister/internal/provider/network/vnetpeering"
 )
 
 // host is a name that a service is found by in a VNet.
@@ -25,6 +27,7 @@ type service struct {
 	group  string // of the private endpoint
 	zone   string // name of the private zone
 	vnet   resourceid.ID
+	dns    resolver // that the VNet's guests ask
 	hosts  []host
 	// linked is true when a private endpoint is behind the names; otherwise hosts say where they are to lead.
 	linked bool
@@ -118,7 +121,7 @@ func (w *world) endpoint(ctx context.Context, id resourceid.ID) (endpointView, b
 
 // endpointsTo are the private endpoints to a resource from a VNet and its peers, those that carry packets first.
 func (w *world) endpointsTo(ctx context.Context, target, vnet resourceid.ID) []endpointView {
-	near := w.reachable(vnet)
+	near := w.reachable(ctx, vnet)
 	var approved, others []endpointView
 	for _, r := range w.docs.Of(endpointType) {
 		e, ok := w.endpoint(ctx, r.ID)
@@ -134,18 +137,16 @@ func (w *world) endpointsTo(ctx context.Context, target, vnet resourceid.ID) []e
 	return append(approved, others...)
 }
 
-// reachable are a VNet and those that are peered with it.
-func (w *world) reachable(vnet resourceid.ID) []resourceid.ID {
+// reachable are a VNet and those that are peered with it and let it in.
+func (w *world) reachable(ctx context.Context, vnet resourceid.ID) []resourceid.ID {
 	out := []resourceid.ID{vnet}
-	for _, p := range w.docs.Under(vnet, "Microsoft.Network/virtualNetworks/virtualNetworkPeerings") {
-		var doc struct {
-			Properties struct {
-				PeeringState         string
-				RemoteVirtualNetwork documents.Ref
-			}
-		}
-		if w.docs.Read(p.ID, &doc) && doc.Properties.PeeringState == "Connected" {
-			out = append(out, doc.Properties.RemoteVirtualNetwork.ID)
+	peerings, err := vnetpeering.Of(ctx, w.docs, vnet)
+	if err != nil {
+		return out // a document that cannot be read joins nothing
+	}
+	for _, p := range peerings {
+		if p.Connected && p.Access {
+			out = append(out, p.Remote)
 		}
 	}
 	return out
@@ -232,7 +233,7 @@ func (w *world) namesBehind(ctx context.Context, c *chain, s service, of endpoin
 	c.together(
 		func(c *chain) { w.resolve(ctx, c, s, hosts) },
 		func(c *chain) {
-			zone, zoned := w.zoneFor(s.zone, s.vnet, s.target)
+			zone, zoned := w.zoneFor(s.zone, s.dns.sees, s.target)
 			w.zone(c, s, zone, zoned)
 			for _, h := range hosts {
 				w.record(c, s, h, zone, zoned)
@@ -247,16 +248,22 @@ func onlyNames(*chain, []host, bool) {}
 
 // resolve asks for the names as a node does.
 func (w *world) resolve(ctx context.Context, c *chain, s service, hosts []host) {
+	if len(hosts) > 0 && s.dns.own() && !w.nameserver(ctx, c, s.dns, hosts[0].fqdn) {
+		for _, h := range hosts {
+			c.unknown(linkName, h.fqdn, "nobody could be asked for it")
+		}
+		return
+	}
 	each(c, hosts, func(c *chain, h host) {
-		answer, err := w.machine.Lookup(ctx, s.vnet, h.fqdn)
+		answer, err := w.lookup(ctx, s.dns, h.fqdn)
 		saw := strings.Join(append(slices.Clone(answer.Aliases), addresses(answer.Addresses)), " → ")
 		switch {
 		case err != nil:
-			c.broken(linkName, h.fqdn, nil, "168.63.129.16 does not answer in VNet %s: %v", s.vnet.Name(), err)
+			c.broken(linkName, h.fqdn, nil, "%s does not answer: %v", s.dns, err)
 		case answer.Missing:
-			c.broken(linkName, h.fqdn, nil, "168.63.129.16 answers in VNet %s: the name does not exist (NXDOMAIN)%s", s.vnet.Name(), over(answer.Aliases))
+			c.broken(linkName, h.fqdn, nil, "%s answers: the name does not exist (NXDOMAIN)%s", s.dns, over(answer.Aliases))
 		case len(answer.Addresses) == 0:
-			c.broken(linkName, h.fqdn, nil, "168.63.129.16 answers in VNet %s: %s, no address", s.vnet.Name(), answer.Code)
+			c.broken(linkName, h.fqdn, nil, "%s answers: %s, no address", s.dns, answer.Code)
 		case len(h.want) > 0 && !slices.ContainsFunc(answer.Addresses, func(a netip.Addr) bool { return slices.Contains(h.want, a) }):
 			c.broken(linkName, h.fqdn, nil, "it leads to %s, and %s's private address is %s", saw, s.target.Name(), addresses(h.want))
 		case len(h.want) == 0 && s.linked:
@@ -283,16 +290,24 @@ func (w *world) zone(c *chain, s service, zone zoneView, zoned bool) {
 		group = zone.id.ResourceGroup()
 		c.fine(linkZone, zone.id.String(), "the zone is there, in resource group %s", group)
 	}
+	sees := s.dns.sees
+	if sees.IsZero() {
+		c.broken(linkLink, s.zone, nil, "DNS server %s is in no virtual network that VNet %s reaches: it knows no private zone. One that forwards to %s from a network that is linked to the zone does", s.dns.servers[0], s.vnet.Name(), bootstrap.AzureDNS)
+		return
+	}
 	if zone.linked {
-		c.fine(linkLink, zone.id.String(), "VNet %s is linked to it", s.vnet.Name())
+		c.fine(linkLink, zone.id.String(), "%s is linked to it", s.dns.place())
 		return
 	}
-	mend := s.mend(az("network", "private-dns", "link", "vnet", "create", "-g", group, "--zone-name", s.zone, "-n", s.vnet.Name()+"-link", "--virtual-network", s.vnet.String(), "--registration-enabled", "false"))
+	mend := []string{az("network", "private-dns", "link", "vnet", "create", "-g", group, "--zone-name", s.zone, "-n", sees.Name()+"-link", "--virtual-network", sees.String(), "--registration-enabled", "false")}
+	if !s.dns.own() || !zoned { // AKS links the nodes' network, once it has made the zone
+		mend = s.mend(mend...)
+	}
 	if !zoned {
-		c.broken(linkLink, s.zone, mend, "without the zone VNet %s is not linked to it", s.vnet.Name())
+		c.broken(linkLink, s.zone, mend, "without the zone %s is not linked to it", s.dns.place())
 		return
 	}
-	c.broken(linkLink, zone.id.String(), mend, "VNet %s is not linked to the zone: names in it resolve as they do on the Internet", s.vnet.Name())
+	c.broken(linkLink, zone.id.String(), mend, "%s is not linked to the zone: names in it resolve as they do on the Internet", s.dns.place())
 }
 
 // record compares a name's record with where it is to lead.

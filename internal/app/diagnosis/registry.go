@@ -91,7 +91,7 @@ func (w *world) pull(ctx context.Context, c *chain, of *cluster, from machine, i
 		return
 	}
 	s := registryService(id, v, of.vnet())
-	s.subnet = w.endpointSubnet(of.vnet(), of.subnet())
+	s.subnet, s.dns = w.endpointSubnet(of.vnet(), of.subnet()), w.resolverFor(ctx, of, from, of.vnet())
 	if of.managesRegistry() {
 		s.reconcile = of.reconcile()
 	}
@@ -112,7 +112,7 @@ func (w *world) publicly(ctx context.Context, c *chain, s service, v registryVie
 	if v.Properties.PublicNetworkAccess == "Disabled" || of.isolated() {
 		return false
 	}
-	if zone, zoned := w.zoneFor(s.zone, s.vnet, s.target); zoned && zone.linked || len(w.endpointsTo(ctx, s.target, s.vnet)) > 0 {
+	if zone, zoned := w.zoneFor(s.zone, s.dns.sees, s.target); zoned && zone.linked || len(w.endpointsTo(ctx, s.target, s.vnet)) > 0 {
 		return false
 	}
 	s.linked = false

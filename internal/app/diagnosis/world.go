@@ -22,6 +22,7 @@ const (
 	connectionType = "Microsoft.ContainerRegistry/registries/privateEndpointConnections"
 	zoneType       = "Microsoft.Network/privateDnsZones"
 	zoneLinkType   = "Microsoft.Network/privateDnsZones/virtualNetworkLinks"
+	networkType    = "Microsoft.Network/virtualNetworks"
 	nicType        = "Microsoft.Network/networkInterfaces"
 )
 
@@ -57,6 +58,8 @@ type cluster struct {
 	}
 	machines []machine
 	pools    []pool
+	// nameservers are those that the nodes' virtual network names now.
+	nameservers []netip.Addr
 }
 
 type pool struct {
@@ -71,6 +74,7 @@ type pool struct {
 type machine struct {
 	ID, Name, RegistryServer, OutboundURL, APIServer, Phase string
 	NIC                                                     resourceid.ID
+	Nameservers                                             []netip.Addr // of the user's own; none: Azure's
 	Leaving                                                 bool
 	pool                                                    string
 	off                                                     bool
@@ -97,6 +101,7 @@ func (w *world) cluster(id resourceid.ID) (*cluster, error) {
 		}
 		c.pools = append(c.pools, of)
 	}
+	c.nameservers = nameservers(w.docs, c.vnet())
 	return &c, nil
 }
 
