@@ -1,6 +1,7 @@
 package azcli
 
 import (
+	"net/netip"
 	"strings"
 
 	"github.com/cloister-dev/cloister/internal/arm/resourceid"
@@ -61,7 +62,7 @@ func networkCommands() []command {
 func vnetCreate(c *call) (any, error) {
 	properties := object{"addressSpace": object{"addressPrefixes": c.all("address-prefixes")}, "enableDdosProtection": false, "enableVmProtection": false}
 	if name := c.get("subnet-name"); name != "" {
-		subnet := object{"name": name, "properties": prefixes(c.all("subnet-prefixes"), object{
+		subnet := object{"name": name, "properties": prefixes(subnetPrefixes(c), object{
 			"privateEndpointNetworkPolicies": "Disabled", "privateLinkServiceNetworkPolicies": "Enabled"})}
 		properties["subnets"] = []any{subnet}
 	} else if c.has("subnet-prefixes") {
@@ -79,6 +80,15 @@ func vnetCreate(c *call) (any, error) {
 		return nil, err
 	}
 	return object{"newVNet": doc}, nil
+}
+
+// subnetPrefixes are those that were given for the new subnet, or what az takes then: the first /24 of the network.
+func subnetPrefixes(c *call) []string {
+	given := c.all("subnet-prefixes")
+	if first, err := netip.ParsePrefix(c.get("address-prefixes")); len(given) == 0 && err == nil {
+		return []string{netip.PrefixFrom(first.Addr(), max(24, first.Bits())).String()}
+	}
+	return given
 }
 
 // prefixes writes one prefix as addressPrefix and several as addressPrefixes, as az does.
