@@ -132,12 +132,31 @@ func (s *Service) newSession(ctx context.Context, request adminapi.SessionReques
 	}
 	if !session.Network.IsZero() {
 		var err error
+		if session.Identities, err = s.identities(ctx, request.Identities); err != nil {
+			return session, answer, err
+		}
 		if answer.Nameservers, err = s.guestNameservers(ctx, session.Network); err != nil {
 			return session, answer, err
 		}
 	}
 	answer.NetNS, answer.Address = s.layout.NetNS(session.Name), session.Address.String()
 	return session, answer, nil
+}
+
+// identities are the user-assigned identities of these resource IDs.
+func (s *Service) identities(ctx context.Context, texts []string) ([]resourceid.ID, error) {
+	var out []resourceid.ID
+	for _, text := range texts {
+		id, err := resourceid.Parse(text)
+		if err != nil || !id.Is("Microsoft.ManagedIdentity/userAssignedIdentities") {
+			return nil, armerror.New(armerror.InvalidParameter, "%q is not the resource ID of a user-assigned identity.", text)
+		}
+		if _, err := s.store.Get(ctx, id); err != nil {
+			return nil, armerror.New(armerror.ResourceNotFound, "There is no user-assigned identity %s.", id)
+		}
+		out = append(out, id)
+	}
+	return out, nil
 }
 
 // guestNameservers are the DNS servers that a virtual network's DHCP names to a machine that starts.

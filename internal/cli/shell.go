@@ -24,38 +24,41 @@ import (
 )
 
 func (g *globals) shell() *cobra.Command {
-	var cluster, vnet, nic, root string
-	var login bool
+	var o shellOptions
 	c := &cobra.Command{
-		Use:     "shell [--login] [--root DIR] [--cluster RG/NAME | --vnet ID | --nic ID] [-- CMD…]",
+		Use:     "shell [--login] [--root DIR] [--cluster RG/NAME | --vnet ID | --nic ID [--identity ID]…] [-- CMD…]",
 		Short:   "Run a command on a workstation, or on a jump box inside a VNet",
 		Long:    shellHelp,
 		Example: "  cloister shell --login -- az group list\n  cloister shell --cluster demo/demo -- kubectl get pods -A",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if cluster != "" && vnet != "" || nic != "" && cluster+vnet != "" {
+			if o.cluster != "" && o.vnet != "" || o.nic != "" && o.cluster+o.vnet != "" {
 				return errors.New("--cluster, --vnet and --nic exclude each other")
 			}
-			if root != "" {
+			if len(o.identities) > 0 && o.workstation() {
+				return errors.New("--identity is for jump boxes: give --vnet, --cluster or --nic as well")
+			}
+			if o.root != "" {
 				var err error
-				if root, err = filepath.Abs(root); err != nil {
+				if o.root, err = filepath.Abs(o.root); err != nil {
 					return err
 				}
 			}
-			return g.runShell(cmd.Context(), shellOptions{cluster: cluster, vnet: vnet, nic: nic, root: root, login: login}, args)
+			return g.runShell(cmd.Context(), o, args)
 		},
 	}
-	c.Flags().BoolVar(&login, "login", false, "set AZURE_… and ARM_… to the local administrator's, and log az in")
-	c.Flags().StringVar(&root, "root", "", "use the programs of another root file system, which is not written to; /tmp and your home stay")
-	c.Flags().StringVar(&cluster, "cluster", "", "jump box in the VNet of a cluster, RESOURCE-GROUP/NAME or resource ID; kubectl is set up")
-	c.Flags().StringVar(&vnet, "vnet", "", "jump box in a virtual network, by resource ID")
-	c.Flags().StringVar(&nic, "nic", "", "jump box behind a network interface, by resource ID: its addresses, security group and ways out")
+	c.Flags().BoolVar(&o.login, "login", false, "set AZURE_… and ARM_… to the local administrator's, and log az in")
+	c.Flags().StringVar(&o.root, "root", "", "use the programs of another root file system, which is not written to; /tmp and your home stay")
+	c.Flags().StringVar(&o.cluster, "cluster", "", "jump box in the VNet of a cluster, RESOURCE-GROUP/NAME or resource ID; kubectl is set up")
+	c.Flags().StringVar(&o.vnet, "vnet", "", "jump box in a virtual network, by resource ID")
+	c.Flags().StringVar(&o.nic, "nic", "", "jump box behind a network interface, by resource ID: its addresses, security group and ways out")
+	c.Flags().StringArrayVar(&o.identities, "identity", nil, "user-assigned managed identity of the jump box, by resource ID; can be repeated")
 	return c
 }
 
 const shellHelp = `Runs a command, or your shell, in network and mount namespaces of its own. Without --cluster, --vnet and --nic it is a
 workstation to which the public Azure names are Cloister's, and from which nothing else can be reached. With
 one of them it is a jump box with an address in that VNet, where private names resolve and a private cluster
-answers; it has no managed identity.
+answers. It has the managed identities that --identity gives it, for az login --identity; without, none.
 
 Your directory, programs and (by sudo) user are your own. az has a directory of its own for each installation
 (AZURE_CONFIG_DIR). Where you have no ~/.ssh/id_rsa.pub, which az wants, a throw-away key is seen in its
@@ -63,13 +66,15 @@ place; what is written to ~/.ssh then is gone afterwards.`
 
 type shellOptions struct {
 	cluster, vnet, nic string
+	identities         []string
 	root               string
 	login              bool
 }
 
+func (o shellOptions) workstation() bool { return o.cluster+o.vnet+o.nic == "" }
+
 func (g *globals) runShell(ctx context.Context, o shellOptions, args []string) error {
-	cluster, vnet := o.cluster, o.vnet
-	workstation := cluster == "" && vnet == "" && o.nic == ""
+	workstation := o.workstation()
 	c, _, err := g.connect()
 	if err != nil {
 		return err
@@ -82,9 +87,9 @@ func (g *globals) runShell(ctx context.Context, o shellOptions, args []string) e
 	if err != nil {
 		return err
 	}
-	request := adminapi.SessionRequest{Network: vnet, Interface: o.nic, Login: o.login}
-	if cluster != "" {
-		if request.Cluster, err = clusterID(cluster, token.SubscriptionID); err != nil {
+	request := adminapi.SessionRequest{Network: o.vnet, Interface: o.nic, Identities: o.identities, Login: o.login}
+	if o.cluster != "" {
+		if request.Cluster, err = clusterID(o.cluster, token.SubscriptionID); err != nil {
 			return err
 		}
 	}

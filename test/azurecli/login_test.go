@@ -179,3 +179,40 @@ func TestCloudOfItsOwn(t *testing.T) {
 		t.Errorf("the administration API over TCP: %s", resp.Status)
 	}
 }
+
+// TestManagedIdentity logs the real CLI in on a jump box as the identity that the jump box was given, which may do what its roles say.
+func TestManagedIdentity(t *testing.T) {
+	in := newInstallation(t)
+	in.useAzureCLI(t)
+	az := func(words ...string) string {
+		t.Helper()
+		out, err := in.cloister(append([]string{"az"}, words...)...).Output()
+		if err != nil {
+			t.Fatalf("cloister az %s: %v", strings.Join(words, " "), err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	az("group", "create", "-n", "demo", "-l", "eastus")
+	az("network", "vnet", "create", "-g", "demo", "-n", "net", "--subnet-name", "boxes")
+	az("identity", "create", "-g", "demo", "-n", "reader")
+	vnet := az("network", "vnet", "show", "-g", "demo", "-n", "net", "--query", "id", "-o", "tsv")
+	identity := az("identity", "show", "-g", "demo", "-n", "reader", "--query", "id", "-o", "tsv")
+	az("role", "assignment", "create", "--role", "Reader", "--scope", az("group", "show", "-n", "demo", "--query", "id", "-o", "tsv"),
+		"--assignee-object-id", az("identity", "show", "-g", "demo", "-n", "reader", "--query", "principalId", "-o", "tsv"), "--assignee-principal-type", "ServicePrincipal")
+	on := func(box []string, line string) (string, error) {
+		words := append(append([]string{"shell", "--root", in.azureCLI, "--vnet", vnet}, box...), "--", "sh", "-c", line)
+		out, err := in.cloister(words...).CombinedOutput()
+		return string(out), err
+	}
+	text, err := on([]string{"--identity", identity}, `set -e
+		az login --identity --output none
+		az account show --query user.assignedIdentityInfo --output tsv
+		az network vnet list --resource-group demo --query '[].name' --output tsv
+		az network vnet delete --resource-group demo --name net || echo refused`)
+	if err != nil || !strings.Contains(text, "MSI") || !strings.Contains(text, "\nnet\n") || !strings.Contains(text, "AuthorizationFailed") || !strings.Contains(text, "refused") {
+		t.Errorf("%v\n%s", err, text)
+	}
+	if text, err := on(nil, "az login --identity --output none"); err == nil {
+		t.Errorf("a jump box without an identity logs in:\n%s", text)
+	}
+}

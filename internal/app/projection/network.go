@@ -385,6 +385,9 @@ func (b *builder) sessions() error {
 			continue
 		}
 		n.NICs = append(n.NICs, fabric.NIC{ID: shortHash(s.Name), Subnet: s.Subnet, Address: s.Address, Interface: "eth0", Guest: fabric.Guest{Name: s.Name}})
+		if err := b.jumpBox(s, []netip.Addr{s.Address}, n); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -400,6 +403,40 @@ func (b *builder) sessionAt(s Session) error {
 		return err
 	}
 	n.NICs = append(n.NICs, nic)
+	return b.jumpBox(s, all, n)
+}
+
+// jumpBox is what the metadata service tells a jump box that has identities: that it is a virtual machine. The others it does not
+// know. An identity that was deleted meanwhile is no more.
+func (b *builder) jumpBox(s Session, addresses []netip.Addr, n *fabric.Network) error {
+	if len(s.Identities) == 0 {
+		return nil
+	}
+	group := resourceid.Group(s.Network.Subscription(), s.Network.ResourceGroup())
+	g := vnetservices.Guest{
+		Addresses: addresses, Name: s.Name, ResourceID: group.Resource("Microsoft.Compute/virtualMachines", s.Name).String(),
+		SubscriptionID: s.Network.Subscription(), ResourceGroup: s.Network.ResourceGroup(),
+	}
+	if network, there := b.docs.Find(s.Network); there {
+		of, err := documents.Decode[struct{ Location string }](network)
+		if err != nil {
+			return err
+		}
+		g.Location = of.Location
+	}
+	for _, id := range s.Identities {
+		r, there := b.docs.Find(id)
+		if !there {
+			continue
+		}
+		of, err := documents.Decode[userassignedidentities.Model](r)
+		if err != nil {
+			return err
+		}
+		g.Identities = append(g.Identities, vnetservices.Identity{ClientID: of.Properties.ClientID, PrincipalID: of.Properties.PrincipalID, TenantID: b.in.TenantID, ResourceID: id.String()})
+	}
+	services := b.serviceNetwork(n)
+	services.Guests = append(services.Guests, g)
 	return nil
 }
 

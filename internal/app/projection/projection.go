@@ -67,6 +67,8 @@ type Session struct {
 	Subnet  string
 	// Interface is a network interface that the jump box is to be behind, with what its document says; zero for one of its own.
 	Interface resourceid.ID
+	// Identities are the user-assigned identities of a jump box, as a virtual machine has them.
+	Identities []resourceid.ID
 }
 
 // State is the whole desired state.

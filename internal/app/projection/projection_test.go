@@ -294,6 +294,23 @@ func TestSessions(t *testing.T) {
 	}
 }
 
+// The metadata service knows a jump box that has identities, by its address, and hands out those of them that there are.
+func TestIdentitiesOfAJumpBox(t *testing.T) {
+	in := oneCluster().input()
+	in.Sessions = []Session{
+		{Name: "jump-1", Network: resourceid.MustParse(net + "virtualNetworks/vnet"), Subnet: "aks", Address: netip.MustParseAddr("10.224.0.250"),
+			Identities: []resourceid.ID{resourceid.MustParse(kubelet), resourceid.MustParse(kubelet + "gone")}},
+		{Name: "jump-2", Network: resourceid.MustParse(net + "virtualNetworks/vnet"), Subnet: "aks", Address: netip.MustParseAddr("10.224.0.251")},
+	}
+	guests := project(t, in).Services.Networks[0].Guests
+	if len(guests) != 2 { // the node and jump-1
+		t.Fatalf("guests %+v", guests)
+	}
+	if g := guests[1]; g.Name != "jump-1" || g.Addresses[0].String() != "10.224.0.250" || len(g.Identities) != 1 || g.Identities[0].ResourceID != kubelet {
+		t.Errorf("the jump box is %+v", g)
+	}
+}
+
 // A jump box gives way to what a document says: two owners of an address would stop the whole fabric.
 func TestSessionGivesWay(t *testing.T) {
 	in := oneCluster().input()

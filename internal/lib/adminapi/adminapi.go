@@ -75,7 +75,9 @@ type SessionRequest struct {
 	Network string `json:"network,omitempty"` // resource ID of a virtual network
 	// Interface is the resource ID of a network interface that nothing is behind.
 	Interface string `json:"interface,omitempty"`
-	Login     bool   `json:"login,omitempty"` // Session.Login is wanted
+	// Identities are the resource IDs of the user-assigned identities that a jump box has, as a virtual machine would.
+	Identities []string `json:"identities,omitempty"`
+	Login      bool     `json:"login,omitempty"` // Session.Login is wanted
 }
 
 // Session is the first line of the answer to a SessionRequest. The session lasts as long as the
