@@ -352,6 +352,29 @@ func TestRegistryDiagnosis(t *testing.T) {
 	}
 }
 
+// TestManagedRegistryGone deletes the registry that AKS made: what led to it names the command that makes it again.
+func TestManagedRegistryGone(t *testing.T) {
+	i := install(t)
+	d := i.diagnoser(&modelled{i: i})
+	i.types("aks create -g rg -n demo --node-count 1 --kubernetes-version 1.30.3 --bootstrap-artifact-source Cache --outbound-type none --network-plugin azure --enable-private-cluster")
+	i.types("acr delete -g MC_rg_demo_eastus --yes -n " + i.types("acr list -g MC_rg_demo_eastus --query [0].name -o tsv"))
+	for endpoint := range strings.FieldsSeq(i.types("network private-endpoint list -g MC_rg_demo_eastus --query [].id -o tsv")) {
+		if strings.HasSuffix(endpoint, "/kube-apiserver") {
+			continue
+		}
+		of := i.why(d, endpoint)
+		if of.Cause == nil || len(of.Cause.Mend) != 1 || !strings.Contains(of.Cause.Saw, "does not exist") {
+			t.Fatalf("the cause is %+v", of.Cause)
+		}
+		i.types(of.Cause.Mend[0])
+		if of := i.why(d, endpoint); !of.Healthy {
+			t.Errorf("not mended: %+v\n%s", of.Cause, told(of))
+		}
+		return
+	}
+	t.Error("no private endpoint led to the registry")
+}
+
 // TestFailedOperationDiagnosis tells of clusters whose making failed before there were nodes.
 func TestFailedOperationDiagnosis(t *testing.T) {
 	i := install(t)

@@ -24,7 +24,11 @@ func (w *world) diagnoseEndpoint(ctx context.Context, id resourceid.ID) adminapi
 	target := e.target()
 	s, known := w.serviceOf(ctx, target, e)
 	if !known || !w.docs.Has(target) {
-		c.broken(linkEndpoint, target.String(), nil, "what it leads to does not exist")
+		var mend []string
+		if again := w.ownedBy(id); again != "" {
+			mend = []string{again}
+		}
+		c.broken(linkEndpoint, target.String(), mend, "what it leads to does not exist")
 		return c.finish(d)
 	}
 	w.namesBehind(ctx, &c, s, e, onlyNames)
