@@ -140,16 +140,26 @@ func (s *Subnet) Next() (netip.Addr, error) {
 	return taken[0], nil
 }
 
-// NextN takes the first n free addresses, or none when there are fewer.
+// NextN takes n free addresses, or none when there are fewer: the first that follow each other without a gap, and where
+// there is no such gap the first that are free. An address that was just given back, and that a name may lead to
+// still, is thus not the first to be given out again.
 func (s *Subnet) NextN(n int) ([]netip.Addr, error) {
-	var taken []netip.Addr
-	for i, last := s.bounds(); i <= last && len(taken) < n; i++ {
-		if a := address(i); !s.used[a] {
+	var taken, row []netip.Addr
+	for i, last := s.bounds(); i <= last && len(row) < n; i++ {
+		a := address(i)
+		if s.used[a] {
+			row = row[:0]
+			continue
+		}
+		if row = append(row, a); len(taken) < n {
 			taken = append(taken, a)
 		}
 	}
 	if len(taken) < n {
 		return nil, fmt.Errorf("%d addresses in %s: %w", n, s.prefix, ErrFull)
+	}
+	if len(row) == n {
+		taken = row
 	}
 	for _, a := range taken {
 		s.used[a] = true
