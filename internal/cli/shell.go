@@ -107,7 +107,7 @@ func (g *globals) runShell(ctx context.Context, o shellOptions, args []string) e
 	if err := json.Unmarshal(line, &s); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "cloister-shell-")
+	dir, err := os.MkdirTemp(account.tempDir(), "cloister-shell-")
 	if err != nil {
 		return err
 	}
@@ -193,6 +193,9 @@ func writeSession(dir string, s adminapi.Session, spec *SessionSpec) error {
 	spec.NetNS, spec.ResolvConf, spec.Hosts = s.NetNS, filepath.Join(dir, "resolv.conf"), filepath.Join(dir, "hosts")
 	spec.CABundle, spec.Path, spec.Env = filepath.Join(dir, "ca.pem"), s.Path, map[string]string{}
 	maps.Copy(spec.Env, s.Env)
+	if temp := spec.Account.tempDir(); temp != os.TempDir() {
+		spec.Env["TMPDIR"] = temp
+	}
 	if s.Login != nil {
 		maps.Copy(spec.Env, loginEnv(s.Login))
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,37 @@ type Account struct {
 	UID, GID          int
 	Groups            []int
 	Name, Home, Shell string
+}
+
+// tempDir is the directory for temporary files, if the account can come there. TMPDIR may be root's alone after sudo, as with
+// libpam-tmpdir, by which every user has a directory of his own.
+func (a Account) tempDir() string {
+	dir := os.TempDir()
+	for at := dir; ; at = filepath.Dir(at) {
+		if !a.passes(at) {
+			return "/tmp"
+		}
+		if at == filepath.Dir(at) {
+			return dir
+		}
+	}
+}
+
+// passes reports whether the account may go through a directory, by its permission bits.
+func (a Account) passes(dir string) bool {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return false
+	}
+	switch {
+	case a.UID == 0:
+		return true
+	case int(st.Uid) == a.UID:
+		return st.Mode&0o100 != 0
+	case int(st.Gid) == a.GID || slices.Contains(a.Groups, int(st.Gid)):
+		return st.Mode&0o010 != 0
+	}
+	return st.Mode&0o001 != 0
 }
 
 // caller is the user that has called sudo, or else the one that runs this program.
