@@ -46,14 +46,9 @@ func (s s6) Start(ctx context.Context, name string) error {
 	// The supervisor itself is being started beside this program.
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	control := filepath.Join(service, "supervise", "control")
 	for {
-		f, err := os.OpenFile(control, os.O_WRONLY|unix.O_NONBLOCK, 0)
+		err := tell(service, "u")
 		if err == nil {
-			_, err = f.WriteString("u")
-			if err := errors.Join(err, f.Close()); err != nil {
-				return err
-			}
 			break
 		}
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENXIO) {
@@ -70,6 +65,21 @@ func (s s6) Start(ctx context.Context, name string) error {
 		return fmt.Errorf("wait for %s: %w: %s", name, err, out)
 	}
 	return nil
+}
+
+// tell sends a supervisor a command, when it listens: fs.ErrNotExist or ENXIO until then. It opens its control pipe a moment before it
+// writes its first status, without which s6-svwait fails.
+func tell(service, command string) error {
+	supervise := filepath.Join(service, "supervise")
+	if _, err := os.Stat(filepath.Join(supervise, "status")); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(supervise, "control"), os.O_WRONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(command)
+	return errors.Join(err, f.Close())
 }
 
 // cri is the node's containerd.
